@@ -1,0 +1,15 @@
+// The private extension module tds2el._core: one register function per topic.
+#include <pybind11/pybind11.h>
+
+namespace py = pybind11;
+
+void register_halo(py::module_ &m);
+void register_region(py::module_ &m);
+void register_symmetry(py::module_ &m);
+
+PYBIND11_MODULE(_core, m) {
+    m.doc() = "Compiled parts of tds2el; use the Python modules that wrap them.";
+    register_halo(m);
+    register_region(m);
+    register_symmetry(m);
+}
