@@ -1,1 +1,1 @@
-""""""
+"""The crystal: cell, symmetry, allowed nodes of the reciprocal lattice, and the elastic tensor."""

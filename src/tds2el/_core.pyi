@@ -1,0 +1,71 @@
+"""Types of the compiled module, one section per topic."""
+
+import numpy as np
+import numpy.typing as npt
+
+# symmetry
+def close_group(generators: npt.ArrayLike, tolerance: float = 1e-6) -> npt.NDArray[np.float64]: ...
+def reduce_elastic_tensor(
+    operations: npt.ArrayLike, tolerance: float = 1e-6
+) -> tuple[list[tuple[int, int]], npt.NDArray[np.float64]]: ...
+
+# halo
+def halo_strength(
+    Q: npt.ArrayLike, q: npt.ArrayLike, stiffness: npt.ArrayLike, thermal: float, terms: int
+) -> npt.NDArray[np.float64]: ...
+def scattering_image(
+    q_lab: npt.ArrayLike,
+    lab_to_crystal: npt.ArrayLike,
+    blocks: npt.ArrayLike,
+    block_weights: npt.ArrayLike,
+    nodes: npt.ArrayLike,
+    halo_factors: npt.ArrayLike,
+    peak_heights: npt.ArrayLike,
+    peak_precisions: npt.ArrayLike,
+    peak_reach: float,
+    stiffness: npt.ArrayLike,
+    thermal: float,
+    cut_radius: float,
+    fade_radius: float,
+    near_angle: float,
+) -> npt.NDArray[np.float64]: ...
+
+# region
+_Points = tuple[
+    npt.NDArray[np.int64],  # number of each region
+    npt.NDArray[np.int32],  # row
+    npt.NDArray[np.int32],  # column
+    npt.NDArray[np.float64],  # counts
+    npt.NDArray[np.float32],  # correction
+    npt.NDArray[np.float64],  # Q (n, 3)
+]
+
+class RegionGatherer:
+    def __init__(
+        self,
+        *,
+        mask: npt.NDArray[np.bool_],
+        pixel_to_lab: npt.ArrayLike,
+        beam: npt.ArrayLike,
+        lmbda: float,
+        in_plane: npt.ArrayLike,
+        normal: npt.ArrayLike,
+        pol_degree: float,
+        dist: float,
+        centres: npt.ArrayLike,
+        neighbours: npt.ArrayLike,
+        neighbour_offsets: npt.ArrayLike,
+        delta_min: float,
+        delta_max: float,
+        threshold: float,
+        saturation: float,
+        border: int,
+    ) -> None: ...
+    def frame(
+        self,
+        image: npt.NDArray[np.generic],
+        lab_to_crystal: npt.ArrayLike,
+        blobs: npt.NDArray[np.int64],
+        regions: npt.NDArray[np.int64],
+        denominator: float,
+    ) -> tuple[_Points, _Points, npt.NDArray[np.int64], npt.NDArray[np.uint8]]: ...
