@@ -1,0 +1,286 @@
+"""Options and the kinds of their values: what a user may write, and what the program then works with."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tds2el.errors import InputError
+from tds2el.parfile import Variable
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of value.
+
+    Attributes
+    ----------
+    text
+        The kind in words, as it completes "must be …".
+    convert
+        Returns the value in the form the program uses; raises `ValueError` if it is not of this kind, with a
+        reason where `text` does not say enough.
+    path
+        "file": a path, made absolute against the folder of the file that names it. "prefix": the same for the
+        beginning of paths, which stays a string. "": no path.
+    """
+
+    text: str
+    convert: Callable[[object], object]
+    path: Literal["", "file", "prefix"] = ""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    Attributes
+    ----------
+    name, kind, default, help, unit
+        As the documentation shows them.
+    needed
+        The run that cannot do without it: "harvest", "fitSpots", "every run", or "" for none.
+    spellings
+        Other names under which the option is accepted.
+    """
+
+    name: str
+    kind: Kind
+    default: object
+    help: str
+    unit: str = ""
+    needed: Literal["", "harvest", "fitSpots", "every run"] = ""
+    spellings: tuple[str, ...] = ()
+
+    def resolve(self, value: object, where: str, folder: Path) -> object:
+        """The value as the program uses it.
+
+        Parameters
+        ----------
+        value
+            As evaluated from the user's text.
+        where
+            The place that gave it, for messages.
+        folder
+            The folder against which relative paths are taken.
+
+        Raises
+        ------
+        InputError
+            If the value is not of the option's kind.
+        """
+        try:
+            converted = self.kind.convert(value)
+        except ValueError as error:
+            reason = str(error) or f"must be {self.kind.text}"
+            colon = "" if reason.startswith("is not available") else ":"
+            raise InputError(f"{where}: {self.name} = {short(value)}{colon} {reason}") from None
+        if self.kind.path and isinstance(converted, str):
+            # A prefix is not normalised: the slash at the end of "frames/" matters.
+            joined = os.path.join(os.path.abspath(folder), os.path.expanduser(converted))
+            return Path(os.path.abspath(joined)) if self.kind.path == "file" else joined
+        return converted
+
+
+def short(value: object) -> str:
+    """A value as messages show it: on one line, and not long."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = 80
+    return shortener.repr(value)
+
+
+class _NotThisKind(ValueError):
+    """Raised without a reason: the kind's own text says what was expected."""
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(text: str, accept: Callable[[float], bool] = lambda x: True) -> Kind:
+    """A finite number that `accept` accepts."""
+
+    def convert(value: object) -> float:
+        if not is_number(value):
+            raise _NotThisKind
+        assert isinstance(value, int | float)
+        if not accept(float(value)):
+            raise _NotThisKind
+        return float(value)
+
+    return Kind(text, convert)
+
+
+def integer(text: str, low: int, high: float = math.inf) -> Kind:
+    """A whole number from `low` to `high`; 3.0 is one."""
+
+    def convert(value: object) -> int:
+        if not is_number(value):
+            raise _NotThisKind
+        assert isinstance(value, int | float)
+        if value != int(value) or not low <= value <= high:
+            raise _NotThisKind
+        return int(value)
+
+    return Kind(text, convert)
+
+
+def choice(*names: str | None) -> Kind:
+    """One of some strings, or None where that is among them."""
+    quoted = ["None" if n is None else f'"{n}"' for n in names]
+
+    def convert(value: object) -> object:
+        if not (value is None or isinstance(value, str)) or value not in names:
+            raise _NotThisKind
+        return value
+
+    return Kind(", ".join(quoted[:-1]) + " or " + quoted[-1], convert)
+
+
+def optional(kind: Kind) -> Kind:
+    """The kind, or None."""
+    return Kind(f"{kind.text}, or None", lambda x: None if x is None else kind.convert(x), kind.path)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool | int) or value not in (0, 1):
+        raise _NotThisKind
+    return bool(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise _NotThisKind
+    return value
+
+
+def _text_or_empty(value: object) -> str:
+    return "" if value == "" else _text(value)
+
+
+def _direction(value: object) -> tuple[float, ...]:
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 3
+        or not all(map(is_number, value))
+        or not any(value)
+    ):
+        raise _NotThisKind
+    return tuple(float(x) for x in value)
+
+
+def _reflections(value: object) -> tuple[tuple[int, ...], ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise _NotThisKind
+    triples = []
+    for position, hkl in enumerate(value, 1):
+        if (
+            not isinstance(hkl, list | tuple)
+            or len(hkl) != 3
+            or not all(is_number(x) and x == int(x) for x in hkl)
+        ):
+            raise ValueError(f"entry {position} must be three whole numbers [h, k, l]")
+        if not any(hkl):
+            raise ValueError(f"entry {position} is 0 0 0, the direct beam, which is no reflection")
+        triples.append(tuple(int(x) for x in hkl))
+    return tuple(triples)
+
+
+def _bound(value: object, unlimited: float) -> float:
+    if value is None:
+        return unlimited
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise ValueError
+    return float(value)
+
+
+def _start_values(value: object) -> object:
+    if value is None or value == "auto":
+        return value
+    if not isinstance(value, dict):
+        raise _NotThisKind
+    constants: dict[str, tuple[float, float, float]] = {}
+    for name, entry in value.items():
+        if not isinstance(name, str) or not re.fullmatch("A[1-6][1-6]", name) or name[1] > name[2]:
+            raise ValueError(
+                f"{name!r} is no elastic constant; names are A11 to A66, the smaller index first"
+            )
+        expected = f'{name} must be [start, min, max] with min <= start <= max, or None for "no bound"'
+        if not isinstance(entry, list | tuple) or len(entry) != 3 or not is_number(entry[0]):
+            raise ValueError(expected)
+        try:
+            start, low, high = float(entry[0]), _bound(entry[1], -math.inf), _bound(entry[2], math.inf)
+        except ValueError:
+            raise ValueError(expected) from None
+        if not low <= start <= high:
+            raise ValueError(expected)
+        constants[name] = (start, low, high)
+    return constants
+
+
+def _device(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        for name in ("GPU", "CPU", "numpy"):
+            if value.casefold() == name.casefold():
+                return name
+        platform, colon, device = value.partition(":")
+        if platform.strip() and colon and device.strip():
+            return value
+    raise _NotThisKind
+
+
+def _inactive(value: object) -> object:
+    """A value that asks for nothing, for an option whose part of the program does not exist yet."""
+    if value is None or (isinstance(value, bool | int | float) and value == 0):
+        return value
+    raise ValueError("is not available in this version")
+
+
+def _corrections(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        return _inactive(value)
+    for entry in value:
+        tied = isinstance(entry, int) and not isinstance(entry, bool) and entry < 0
+        if not tied and entry != Variable(0, 0, 0):
+            raise ValueError(
+                "is not available in this version, unless every entry is minimiser.Variable(0, 0, 0)"
+            )
+    if len(value) != 14:
+        raise ValueError(f"must have 14 entries, not {len(value)}")
+    return None
+
+
+def _only_elastic(value: object) -> bool:
+    if not _flag(value):
+        raise ValueError("is not available in this version; DO_ELASTIC = 1 works round Bragg spots")
+    return True
+
+
+ANY = number("a finite number")
+POSITIVE = number("a positive number", lambda x: x > 0)
+NOT_NEGATIVE = number("a number not below 0", lambda x: x >= 0)
+NOT_ZERO = number("a finite number other than 0", lambda x: x != 0)
+FRACTION = number("a number from 0 to 1", lambda x: 0 <= x <= 1)
+CELL_ANGLE = number("an angle between 0 and 180", lambda x: 0 < x < 180)
+COUNT = integer("a whole number of at least 1", 1)
+FLAG = Kind("0 or 1, False or True", _flag)
+TEXT = Kind("a string that is not empty", _text)
+FILE = Kind("the name of a file or folder", _text, "file")
+PREFIX = Kind("a string that is not empty", _text, "prefix")
+TEXT_OR_EMPTY = Kind("a string", _text_or_empty)
+DIRECTION = Kind("three numbers, not all 0", _direction)
+REFLECTIONS = Kind("a list of reflections [h, k, l]", _reflections)
+START_VALUES = Kind('{"A11": [start, min, max], …}, "auto" or None', _start_values)
+DEVICE = Kind('None, "GPU", "CPU", "numpy" or "platform:device"', _device)
+INACTIVE = Kind("0, False or None (not available in this version)", _inactive)
+CORRECTIONS = Kind("14 times minimiser.Variable(0, 0, 0) (not available in this version)", _corrections)
+ONLY_ELASTIC = Kind("1 (0 is not available in this version)", _only_elastic)

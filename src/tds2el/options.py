@@ -1,0 +1,163 @@
+"""The table of options: every name a par-file may assign, with its kind, unit, default and meaning.
+
+``python -m tds2el.options`` prints the table as the page docs/options.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from tds2el import kinds
+from tds2el.kinds import ANY, FILE, FLAG, INACTIVE, NOT_NEGATIVE, POSITIVE, Option, choice, integer, optional
+
+# A row a line, as far as it fits.
+# fmt: off
+TABLE: dict[str, tuple[Option, ...]] = {
+    "What to do": (
+        Option("conf_file", FILE, None,
+               "the second par-file, with experiment and calculation", needed="every run"),
+        Option("output_folder", optional(FILE), None, "folder for the results; None: that of input.par"),
+        Option("load_from_file", optional(FILE), None, "harvest file to reuse; None: harvest"),
+        Option("save_to_file", optional(FILE), None,
+               "harvest file to write (HDF5); needed without load_from_file"),
+        Option("fitSpots", FLAG, False,
+               "simulate or fit the harvested spots; without CGUESS: print the structure of the tensor"),
+        Option("show_hkls", FLAG, False, "list the harvested hkl: blobs, frames, points"),
+        Option("DO_ELASTIC", kinds.ONLY_ELASTIC, True,
+               "1: work round Bragg spots; 0: harvest the whole volume"),
+    ),
+    "Frames": (
+        Option("images_prefix", kinds.PREFIX, None,
+               "frames are the sorted files images_prefix + anything + images_postfix", needed="harvest"),
+        Option("images_postfix", kinds.TEXT_OR_EMPTY, "", "the end of the names of frames, e.g. .cbf"),
+        Option("frame_angle", choice(None, "number", "header"), None,
+               "angle of a frame: from its place among the names (None), the number in its name, its header"),
+        Option("filter_file", optional(FILE), None,
+               "mask: 1 good, 0 discard; an image, .npy or file.h5::/path"),
+        Option("normalisation_file", optional(FILE), None,
+               "two columns: file name of a frame, denominator of its intensities"),
+    ),
+    "Experiment: beam, goniometer and detector": (
+        Option("pixel_size", POSITIVE, None, "edge of a pixel", "mm", needed="harvest"),
+        Option("dist", POSITIVE, None,
+               "distance from the sample to the plane of the detector", "mm", needed="harvest"),
+        Option("lmbda", POSITIVE, None, "wavelength", "Å", needed="harvest"),
+        Option("beam_tilt_angle", ANY, 0.0, "tilt of the beam about axis 2", "°"),
+        Option("det_origin_X", ANY, None,
+               "row of the detector's origin (XDS ORGY − 1)", "pixel", needed="harvest"),
+        Option("det_origin_Y", ANY, None,
+               "column of the detector's origin (XDS ORGX − 1)", "pixel", needed="harvest"),
+        Option("d1", ANY, 0.0, "rotation of the detector about axis 1, applied first", "°"),
+        Option("d2", ANY, 0.0, "rotation of the detector about axis 2, applied second", "°"),
+        Option("theta", ANY, 0.0, "rotation of the detector about axis 3, applied last", "°"),
+        Option("theta_offset", ANY, 0.0, "added to theta", "°"),
+        Option("omega", ANY, 0.0, "goniometer: outermost rotation, about axis 3", "°"),
+        Option("omega_offset", ANY, 0.0, "added to omega", "°"),
+        Option("alpha", ANY, 0.0, "goniometer: angle between the axes of omega and kappa", "°"),
+        Option("beta", ANY, 0.0, "goniometer: angle between the axes of omega and phi", "°"),
+        Option("kappa", ANY, 0.0, "goniometer: rotation about the kappa axis", "°"),
+        Option("phi", ANY, 0.0, "goniometer: phi at the middle of the first frame", "°"),
+        Option("angular_step", kinds.NOT_ZERO, None,
+               "step of phi from frame to frame", "°", needed="harvest"),
+        Option("r1", ANY, 0.0, "orientation of the crystal: rotation about axis 1, applied first", "°"),
+        Option("r2", ANY, 0.0, "orientation of the crystal: rotation about axis 2, applied second", "°"),
+        Option("r3", ANY, 0.0, "orientation of the crystal: rotation about axis 3, applied last", "°"),
+        Option("orientation_codes", integer("a whole number from 0 to 7", 0, 7), 0,
+               "which of 8 ways rows and columns lie on the axes"),
+        Option("pol_degree", kinds.FRACTION, 1.0, "degree of polarisation; 0.5: unpolarised"),
+        Option("normal_to_pol", kinds.DIRECTION, (0.0, 0.0, 1.0),
+               "normal to the plane of polarisation, in the lab"),
+    ),
+    "Crystal": (
+        Option("AA", POSITIVE, None, "cell length a", "Å", needed="harvest"),
+        Option("BB", POSITIVE, None, "cell length b", "Å", needed="harvest"),
+        Option("CC", POSITIVE, None, "cell length c", "Å", needed="harvest"),
+        Option("aAA", kinds.CELL_ANGLE, None, "cell angle alpha, between b and c", "°", needed="harvest"),
+        Option("aBB", kinds.CELL_ANGLE, None, "cell angle beta, between a and c", "°", needed="harvest"),
+        Option("aCC", kinds.CELL_ANGLE, None, "cell angle gamma, between a and b", "°", needed="harvest"),
+        Option("ascii_generators", kinds.TEXT, None,
+               "symmetry generators, e.g. 1~,3(z),2(y), or a point group", needed="fitSpots"),
+        Option("centring", optional(kinds.TEXT), None,
+               "which nodes exist: P A B C I F R or a space group; None: not known, nothing is dropped"),
+        Option("Temperature", POSITIVE, 300.0, "temperature of the crystal", "K"),
+        Option("density", POSITIVE, 2.71, "density of the crystal; the default is calcite's", "g/cm³"),
+    ),
+    "Harvest": (
+        Option("DeltaQ_max", POSITIVE, None,
+               "outer radius of the shell", "longest of a*, b*, c*", needed="harvest"),
+        Option("DeltaQ_min", NOT_NEGATIVE, None,
+               "inner radius of the shell", "longest of a*, b*, c*", needed="harvest"),
+        Option("collectSpots", optional(kinds.REFLECTIONS), None, "reflections to harvest", needed="harvest"),
+        Option("file_maxima", INACTIVE, None, "tagged maxima, instead of collectSpots"),
+        Option("REPLICA_COLLECTION", INACTIVE, 0, "1: harvest also everything equivalent by symmetry"),
+        Option("threshold", optional(POSITIVE), None,
+               "counts above which a pixel is saturated; None: the cutoff in the frames' headers", "counts"),
+        Option("threshold_action", choice("frame", "pixel"), "frame",
+               "a saturated pixel discards its blob's pixels of that frame, or itself with a border of 2"),
+        Option("centering_file", INACTIVE, None, "previous harvest that gives the measured centres"),
+    ),
+    "Simulation and fit": (
+        Option("CGUESS", kinds.START_VALUES, None,
+               'start and bounds (min = max freezes); "auto": isotropic; None: dry run', "GPa"),
+        Option("doMinimisation", FLAG, False,
+               "1: fit; 0: simulate with CGUESS", spellings=("do_Minimisation",)),
+        Option("nred", kinds.COUNT, 1, "use one point in nred, chosen pseudo-randomly"),
+        Option("ftol", POSITIVE, 1e-5, "convergence tolerance", spellings=("ftols",)),
+        Option("scale", choice("auto", "free", "held"), "auto",
+               "overall scale of the constants: fitted if the data determine it, always, or never"),
+        Option("relative_error", NOT_NEGATIVE, 0.0,
+               "error of a pixel beside counting noise, as a fraction of its counts"),
+        Option("device", kinds.DEVICE, None,
+               'what computes; None: the first GPU, else the CPU; "numpy": slow reference'),
+        Option("REPLICA", INACTIVE, 0, "1: fit also the spots equivalent by symmetry"),
+        Option("A_variables", kinds.CORRECTIONS, None, "corrections to geometry and cell, freed in the fit"),
+    ),
+    "Visualisation": (
+        Option("visSim", INACTIVE, 0,
+               "1: write data and simulation, interpolated on a cube round every spot"),
+        Option("testSpot_N", integer("a whole number of at least 2", 2), 128,
+               "grid points per edge of a cube"),
+        Option("testSpot_beta", NOT_NEGATIVE, 0.03, "regularisation of the interpolation"),
+        Option("testSpot_Niter", kinds.COUNT, 100, "iterations of the interpolation"),
+    ),
+    "Companion programs": (
+        Option("transform_only", INACTIVE, 0, "1: only write the peaks as points in reciprocal space"),
+        Option("variations", INACTIVE, None, "geometry and cell parameters to refine against the peaks"),
+    ),
+}
+# fmt: on
+
+OPTIONS: tuple[Option, ...] = tuple(option for group in TABLE.values() for option in group)
+BY_NAME: dict[str, Option] = {name: option for option in OPTIONS for name in (option.name, *option.spellings)}
+
+
+def nearest_option(name: str) -> str:
+    """A hint for a name that is no option: the option it resembles most, if any."""
+    folded = {known.casefold(): known for known in BY_NAME}
+    nearest = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return f"did you mean '{folded[nearest[0]]}'?" if nearest else "docs/options.md lists the options"
+
+
+def options_markdown() -> str:
+    """The page docs/options.md."""
+    lines = [
+        "# Options",
+        "",
+        "Any option may stand in `input.par` or in the `conf_file` that it names.",
+        "On the command line, `--set NAME=VALUE` overrides both.",
+        "Paths are relative to the file that names them, those of `--set` to the current folder.",
+        "This page is made from the program's table: `python -m tds2el.options > docs/options.md`.",
+    ]
+    for title, group in TABLE.items():
+        lines += ["", f"## {title}", "", "| option | value | unit | default | needed for | meaning |"]
+        lines.append("|---|---|---|---|---|---|")
+        for option in group:
+            names = "<br>".join(f"`{name}`" for name in (option.name, *option.spellings))
+            default = "" if option.needed else f"`{option.default!r}`"
+            cells = (names, option.kind.text, option.unit, default, option.needed, option.help)
+            lines.append("| " + " | ".join(cell.replace("*", r"\*") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(options_markdown(), end="")

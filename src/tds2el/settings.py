@@ -1,0 +1,272 @@
+"""Typed, validated settings of a run; the attributes have the names of the options.
+
+All paths are absolute. Lengths are in mm (detector) and Å (crystal, wavelength), angles in degrees,
+elastic constants in GPa, the temperature in K and the density in g/cm³: see `tds2el.options` for each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from tds2el.errors import InputError
+from tds2el.options import OPTIONS
+from tds2el.sources import Sources, read_sources
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Geometry of the experiment; angles in degrees."""
+
+    pixel_size: float
+    dist: float
+    lmbda: float
+    beam_tilt_angle: float
+    det_origin_X: float
+    det_origin_Y: float
+    d1: float
+    d2: float
+    theta: float
+    theta_offset: float
+    omega: float
+    omega_offset: float
+    alpha: float
+    beta: float
+    kappa: float
+    phi: float
+    angular_step: float
+    r1: float
+    r2: float
+    r3: float
+    orientation_codes: int
+    pol_degree: float
+    normal_to_pol: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class CrystalSettings:
+    """Cell, symmetry and state of the crystal. The cell is None only where a harvest file brings it."""
+
+    AA: float | None
+    BB: float | None
+    CC: float | None
+    aAA: float | None
+    aBB: float | None
+    aCC: float | None
+    ascii_generators: str | None
+    centring: str | None
+    Temperature: float
+    density: float
+
+    @property
+    def cell(self) -> tuple[float, float, float, float, float, float] | None:
+        """Lengths a, b, c (Å) and angles alpha, beta, gamma (degrees), or None where not given."""
+        a, b, c, alpha, beta, gamma = self.AA, self.BB, self.CC, self.aAA, self.aBB, self.aCC
+        if a is None or b is None or c is None or alpha is None or beta is None or gamma is None:
+            return None
+        return a, b, c, alpha, beta, gamma
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """Where the frames are and what belongs to them."""
+
+    images_prefix: str
+    images_postfix: str
+    frame_angle: Literal["number", "header"] | None
+    filter_file: Path | None
+    normalisation_file: Path | None
+
+
+@dataclass(frozen=True)
+class HarvestSettings:
+    """What to harvest.
+
+    The radii are in units of the longest of a*, b*, c*, and None only where load_from_file is given.
+    """
+
+    DeltaQ_max: float | None
+    DeltaQ_min: float | None
+    threshold: float | None
+    threshold_action: Literal["frame", "pixel"]
+    collectSpots: tuple[tuple[int, int, int], ...] | None
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to simulate and fit. CGUESS maps a constant to (start, min, max) in GPa, bounds may be infinite."""
+
+    CGUESS: Literal["auto"] | dict[str, tuple[float, float, float]] | None
+    doMinimisation: bool
+    nred: int
+    ftol: float
+    scale: Literal["auto", "free", "held"]
+    relative_error: float
+    device: str | None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What to do, and with which files."""
+
+    load_from_file: Path | None
+    save_to_file: Path | None
+    fitSpots: bool
+    show_hkls: bool
+    output_folder: Path
+    DO_ELASTIC: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run is told.
+
+    Attributes
+    ----------
+    experiment, frames
+        None only where load_from_file brings the experiment and the par-files do not give it.
+    values
+        Resolved value of every option in plain types that JSON knows; infinite bounds are None.
+    where
+        Option to the place that gave it: "conf.par:12", "--set" or "default".
+    given
+        The options that the user gave.
+    warnings
+        What the user should know about the input, a line each.
+    """
+
+    experiment: Experiment | None
+    crystal: CrystalSettings
+    frames: FrameSettings | None
+    harvest: HarvestSettings
+    fit: FitSettings
+    run: RunSettings
+    input_file: Path
+    conf_file: Path
+    values: dict[str, object]
+    where: dict[str, str]
+    given: frozenset[str]
+    warnings: tuple[str, ...]
+
+
+CELL = ("AA", "BB", "CC", "aAA", "aBB", "aCC")
+
+
+def load_settings(input_file: str | Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read input.par, the conf_file that it names and ``NAME=VALUE`` overrides into validated settings.
+
+    Raises
+    ------
+    InputError
+        One line that names the option, the value and its place, for everything wrong with the input.
+    """
+    sources = read_sources(input_file, overrides)
+    values: dict[str, Any] = {option.name: option.default for option in OPTIONS}
+    values |= {name: given.resolved() for name, given in sources.given.items()}
+    where = {name: sources.given[name].where if name in sources.given else "default" for name in values}
+    warnings = list(sources.warnings)
+    if values["output_folder"] is None:
+        values["output_folder"] = sources.input_file.parent
+    values["collectSpots"] = _without_duplicates(values["collectSpots"], where["collectSpots"], warnings)
+    _check_presence(sources, values, input_file)
+    _check_radii(values, where)
+    _check_cell(values, where)
+    return Settings(
+        experiment=None if values["pixel_size"] is None else experiment_from_values(values),
+        crystal=CrystalSettings(**_own(CrystalSettings, values)),
+        frames=None if values["images_prefix"] is None else FrameSettings(**_own(FrameSettings, values)),
+        harvest=HarvestSettings(**_own(HarvestSettings, values)),
+        fit=FitSettings(**_own(FitSettings, values)),
+        run=RunSettings(**_own(RunSettings, values)),
+        input_file=sources.input_file,
+        conf_file=sources.conf_file,
+        values={name: _plain(value) for name, value in values.items()},
+        where=where,
+        given=frozenset(sources.given),
+        warnings=tuple(warnings),
+    )
+
+
+def experiment_from_values(values: Mapping[str, Any]) -> Experiment:
+    """The experiment from resolved option values, such as `Settings.values` or those a harvest file keeps."""
+    own = _own(Experiment, values)
+    own["normal_to_pol"] = tuple(own["normal_to_pol"])
+    return Experiment(**own)
+
+
+def _own(group: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: values[field.name] for field in fields(group)}
+
+
+def _plain(value: object) -> object:
+    """The value in types that JSON knows."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _without_duplicates(
+    spots: tuple[tuple[int, int, int], ...] | None, where: str, warnings: list[str]
+) -> tuple[tuple[int, int, int], ...] | None:
+    if spots is None:
+        return None
+    unique = tuple(dict.fromkeys(spots))
+    if len(unique) < len(spots):
+        repeated = next(hkl for hkl in unique if spots.count(hkl) > 1)
+        warnings.append(
+            f"{where}: collectSpots names {len(spots) - len(unique)} reflection(s) again, such as "
+            f"{' '.join(map(str, repeated))}; each is taken once"
+        )
+    return unique
+
+
+def _check_presence(sources: Sources, values: Mapping[str, Any], input_file: str | Path) -> None:
+    """Refuse a run that lacks what it needs, with all that is missing in one line."""
+    if values["load_from_file"] is None and values["save_to_file"] is None:
+        raise InputError(
+            f"{input_file}: load_from_file and save_to_file are both None: "
+            "name the harvest file to reuse or to write"
+        )
+    missing = []
+    for option in OPTIONS:
+        if values[option.name] is not None:
+            continue
+        if option.needed == "fitSpots" and values["fitSpots"]:
+            missing.append(f"{option.name} (because of fitSpots)")
+        if option.needed == "harvest" and values["load_from_file"] is None:
+            missing.append(option.name)
+    if missing:
+        run = "a harvest" if values["load_from_file"] is None else "this run"
+        raise InputError(f"{input_file}: {run} needs {', '.join(missing)}; set in one of the par-files")
+    # With a harvest to reuse, experiment and cell may come from there, but not half of them.
+    for group in ([field.name for field in fields(Experiment)], CELL):
+        needed = [o.name for o in OPTIONS if o.name in group and o.needed == "harvest"]
+        missing = [name for name in needed if values[name] is None]
+        if missing and any(name in sources.given for name in group):
+            raise InputError(f"{input_file}: {', '.join(missing)} missing; give all of {', '.join(needed)}")
+
+
+def _check_radii(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    low, high = values["DeltaQ_min"], values["DeltaQ_max"]
+    if low is not None and high is not None and low >= high:
+        raise InputError(
+            f"{where['DeltaQ_min']}: DeltaQ_min = {low:g} must be below DeltaQ_max = {high:g} "
+            f"({where['DeltaQ_max']})"
+        )
+
+
+def _check_cell(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """A cell has a volume if its angles sum to less than 360 and each is less than the sum of the others."""
+    angles = [values[name] for name in CELL[3:]]
+    if None not in angles and (sum(angles) >= 360 or 2 * max(angles) >= sum(angles)):
+        shown = ", ".join(f"{name} = {values[name]:g}" for name in CELL[3:])
+        raise InputError(f"{where['aAA']}: {shown}: no cell has these angles; check them")
