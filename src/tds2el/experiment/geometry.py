@@ -80,6 +80,14 @@ class Geometry:
         return rotation(2, self.experiment.beam_tilt_angle)[:, 0]
 
     @cached_property
+    def polarisation_axes(self) -> tuple[Array, Array]:
+        """Unit vectors (3,) in the lab: along the polarisation, p0×n, and the normal n of its plane."""
+        normal = np.asarray(self.experiment.normal_to_pol, dtype=float)
+        normal /= np.linalg.norm(normal)
+        in_plane = np.cross(self.beam, normal)
+        return in_plane / np.linalg.norm(in_plane), normal
+
+    @cached_property
     def orientation(self) -> Array:
         """U, (3, 3)."""
         e = self.experiment
@@ -142,10 +150,7 @@ class Geometry:
         """POL, shape (...): the polarisation factor of pixels."""
         p = self._pixel_vectors(row, column)
         direction = p / np.linalg.norm(p, axis=-1, keepdims=True)
-        normal = np.asarray(self.experiment.normal_to_pol, dtype=float)
-        normal /= np.linalg.norm(normal)
-        in_plane = np.cross(self.beam, normal)
-        in_plane /= np.linalg.norm(in_plane)
+        in_plane, normal = self.polarisation_axes
         degree = self.experiment.pol_degree
         return np.asarray(
             degree * (1 - (direction @ in_plane) ** 2) + (1 - degree) * (1 - (direction @ normal) ** 2)
