@@ -1,0 +1,39 @@
+"""Christoffel matrix and Voigt strain, the two contractions of the elastic tensor that the model needs.
+
+q and Q are in Å⁻¹ without 2π and C in GPa, so Γ is in GPa Å⁻² and ρω² = (2π)² times its eigenvalues.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+# Voigt order of symmetric 3×3 matrices: xx yy zz yz xz xy.
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+_INDEX = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
+
+
+def strain(u: Array, q: Array) -> Array:
+    """Voigt strain of displacement u on wave vector q, (..., 6): u_x q_x, …, u_y q_z + u_z q_y, …"""
+    return np.stack(
+        [u[..., i] * q[..., j] + (u[..., j] * q[..., i] if i != j else 0.0) for i, j in VOIGT], axis=-1
+    )
+
+
+def christoffel(tensor: Array, q: Array) -> Array:
+    """Γ_ik = C_ijkl q_j q_l, (..., 3, 3), from the 6×6 tensor and q (..., 3)."""
+    full = tensor[_INDEX[:, :, None, None], _INDEX[None, None]]
+    return np.asarray(np.einsum("ijkl,...j,...l->...ik", full, q, q, optimize=True))
+
+
+def christoffel_coefficients(tensor: Array) -> Array:
+    """g (6, 6) with Γ_(ik) = Σ_m g[ik, m] · (q_j q_l)_m, both index pairs in the order xx yy zz yz xz xy."""
+    g = np.empty((6, 6))
+    for row, (i, k) in enumerate(VOIGT):
+        for column, (j, l) in enumerate(VOIGT):
+            g[row, column] = tensor[_INDEX[i, j], _INDEX[k, l]]
+            if j != l:
+                g[row, column] += tensor[_INDEX[i, l], _INDEX[k, j]]
+    return g

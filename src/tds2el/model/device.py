@@ -1,0 +1,146 @@
+"""Choice of the OpenCL device.
+
+Nothing is picked silently: the caller prints the device, and a choice that is absent is an error that lists what there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tds2el.errors import InputError
+
+
+def select_device(choice: str | None, ranks_on_node: int = 1) -> Any:
+    """The OpenCL device that `choice` names.
+
+    Parameters
+    ----------
+    choice : str or None
+        None: what PYOPENCL_CTX says, else the first GPU, else the first CPU. "GPU", "CPU": the first such device.
+        "platform:device": indices, or parts of the names.
+    ranks_on_node : int
+        CPU devices get the cores this process may use divided by this number.
+
+    Returns
+    -------
+    pyopencl.Device
+
+    Raises
+    ------
+    InputError
+        No OpenCL, no such device, or a CPU device that cannot build a kernel.
+    """
+    limit_threads(ranks_on_node)
+    try:
+        import pyopencl as cl
+    except ImportError as error:
+        raise InputError(f'pyopencl does not load ({error}): reinstall it, or use device = "numpy"') from None
+    try:
+        platforms = [(platform, platform.get_devices()) for platform in cl.get_platforms()]
+    except cl.Error:
+        platforms = []
+    listing = "; ".join(
+        f"{p}:{d} = {platform.name.strip()} / {device.name.strip()}"
+        for p, (platform, devices) in enumerate(platforms)
+        for d, device in enumerate(devices)
+    )
+    if not listing:
+        raise InputError(
+            "no OpenCL device was found: install a driver (pip install 'tds2el[cpu]' brings one for CPUs), "
+            'or use device = "numpy"'
+        )
+    if choice is None and os.environ.get("PYOPENCL_CTX"):
+        choice = os.environ["PYOPENCL_CTX"]
+        if ":" not in choice:
+            choice += ":0"
+        name = f"PYOPENCL_CTX = {choice}"
+    else:
+        name = f"device = {choice!r}"
+    device = _find(choice, platforms, cl)
+    if device is None:
+        raise InputError(f'{name} is not here; there is: {listing}; and "numpy"')
+    if device.type & cl.device_type.CPU:
+        _probe(device)
+    return device
+
+
+def limit_threads(ranks_on_node: int) -> None:
+    """Give PoCL this rank's share of the cores; it reads the variable at its first call."""
+    share = max(1, len(os.sched_getaffinity(0)) // max(1, ranks_on_node))
+    os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", str(share))
+
+
+def _find(choice: str | None, platforms: list[tuple[Any, list[Any]]], cl: Any) -> Any:
+    devices = [device for _, found in platforms for device in found]
+    kinds = {"GPU": [cl.device_type.GPU], "CPU": [cl.device_type.CPU]}
+    wanted = [cl.device_type.GPU, cl.device_type.CPU] if choice is None else kinds.get(choice.upper())
+    if wanted is not None:
+        return next((d for kind in wanted for d in devices if d.type & kind), None)
+    assert choice is not None
+    platform_part, _, device_part = choice.partition(":")
+    for _, found in _matching(platform_part, platforms, lambda entry: entry[0].name):
+        for device in _matching(device_part, found, lambda entry: entry.name):
+            return device
+    return None
+
+
+def _matching(part: str, entries: list[Any], name_of: Any) -> list[Any]:
+    part = part.strip()
+    if part.isdigit():
+        return entries[int(part) : int(part) + 1]
+    return [entry for entry in entries if part.lower() in name_of(entry).lower()]
+
+
+def _probe(device: Any) -> None:
+    """Build and run a kernel on a CPU device in a subprocess: a broken driver aborts the process that uses it.
+
+    A driver that passed once with the same linker and kernel sources is not asked again.
+    """
+    from platformdirs import user_cache_path
+
+    from tds2el.model.source import kernel_folder
+
+    sources = b"".join(path.read_bytes() for path in sorted(kernel_folder().iterdir()))
+    parts = [
+        device.platform.name,
+        device.platform.version,
+        device.name,
+        device.driver_version,
+        str(shutil.which("ld")),
+    ]
+    digest = hashlib.sha256("\n".join(parts).encode() + sources).hexdigest()[:24]
+    passed = user_cache_path("tds2el") / f"probe-{digest}"
+    if passed.exists():
+        return
+    index = device.platform.get_devices().index(device)
+    run = subprocess.run(
+        [sys.executable, "-m", "tds2el.model.probe", device.platform.name, str(index)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *_python_path()])},
+        check=False,
+    )
+    if run.returncode != 0:
+        lines = (run.stderr or run.stdout).strip().splitlines()
+        reason = lines[-1].strip() if lines else f"it ended with status {run.returncode}"
+        if shutil.which("ld") is None:
+            reason = "there is no linker `ld` on the PATH, which its compiler needs"
+        raise InputError(
+            f"the OpenCL device {device.name.strip()} ({device.platform.name.strip()}) cannot run a kernel: {reason}; "
+            'mend the driver, choose another device, or use device = "numpy"'
+        )
+    try:
+        passed.parent.mkdir(parents=True, exist_ok=True)
+        passed.touch()
+    except OSError:
+        pass  # no cache folder: the next run probes again
+
+
+def _python_path() -> list[str]:
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]

@@ -1,0 +1,84 @@
+"""The Bose factor without eigenvectors.
+
+With a = ρ(2πkT/ħ)², S = Σ_j (Q·e_j)² coth(ħω_j/2kT)/ω_j is, up to a constant factor and exactly,
+Σ_n Qᵀ(Γ + n²a)⁻¹Q over all integers n: the partial fractions of coth. The sum is cut at |n| = N; what is left is
+2 Σ_{k<3} (−1)^k ζ(2k+2, N+1) QᵀΓᵏQ / a^{k+1} with the Hurwitz ζ, and the first neglected term bounds the error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import constants
+from scipy.special import zeta
+
+from tds2el.model.christoffel import christoffel
+
+Array = npt.NDArray[np.float64]
+
+TAIL_TERMS = 3
+
+
+@dataclass(frozen=True)
+class QuantumSum:
+    """Where the sum over n is cut, and the coefficients of its tail.
+
+    Attributes
+    ----------
+    a : float
+        ρ(kT/ħ)² in GPa Å⁻²: the (2π)² is taken out as in Γ.
+    n_max : int
+    tail : tuple of 3 float
+        t_k in Σ_k t_k QᵀΓᵏQ.
+    """
+
+    a: float
+    n_max: int
+    tail: tuple[float, float, float]
+
+
+def thermal_stiffness(temperature: float, density: float) -> float:
+    """a = ρ(kT/ħ)² in GPa Å⁻² from K and g/cm³."""
+    rate = constants.k * temperature / constants.hbar
+    return density * 1e3 * rate**2 * 1e-9 * 1e-20
+
+
+def quantum_sum(
+    tensor: Array, q_max: float, temperature: float, density: float, tolerance: float
+) -> QuantumSum:
+    """Cut the sum over n so that S is right to `tolerance` (relative) for all |q| ≤ q_max.
+
+    Parameters
+    ----------
+    tensor : ndarray, shape (6, 6)
+        GPa, positive definite.
+    q_max : float
+        Å⁻¹.
+    temperature, density : float
+        K and g/cm³.
+    tolerance : float
+    """
+    a = thermal_stiffness(temperature, density)
+    stiffest = largest_stiffness(tensor) * q_max**2
+    n_max = 0
+    while 2 * zeta(2 * TAIL_TERMS + 2, n_max + 1) * (stiffest / a) ** (TAIL_TERMS + 1) > tolerance:
+        n_max += 1
+    t0, t1, t2 = (2 * (-1) ** k * float(zeta(2 * k + 2, n_max + 1)) / a ** (k + 1) for k in range(TAIL_TERMS))
+    return QuantumSum(a, n_max, (t0, t1, t2))
+
+
+def largest_stiffness(tensor: Array) -> float:
+    """Largest eigenvalue of Γ over unit directions, in GPa, to a few per cent on the safe side."""
+    z = np.linspace(0, 1, 24)[:, None]
+    azimuth = np.arange(0, 2 * np.pi, np.pi / 24)
+    radius = np.sqrt(1 - z**2)
+    directions = np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z + 0 * azimuth], axis=-1)
+    return 1.02 * float(np.linalg.eigvalsh(christoffel(tensor, directions)).max())
+
+
+def quantum_term(tensor: Array, q_max: float, temperature: float, density: float) -> float:
+    """x coth x − 1 of the stiffest mode at q_max: how far the sum is from its classical term n = 0."""
+    x = np.pi * np.sqrt(largest_stiffness(tensor) * q_max**2 / thermal_stiffness(temperature, density))
+    return float(x / np.tanh(x) - 1)
