@@ -1,9 +1,9 @@
 """Par-files: text to names and values, with file and line for every error.
 
-A par-file is written in a small subset of Python and is never executed. The subset: comments,
-assignments (also ``a = b = 3``), ``if`` blocks, ``pass``; numbers, strings, True, False, None, lists, tuples, dicts, names
+A par-file is written in a small subset of Python and is never executed. The subset: comments, assignments
+(also ``a = b = 3``), ``if`` blocks, ``pass``; numbers, strings, True, False, None, lists, tuples, dicts, names
 given before; arithmetic, comparisons, ``and``, ``or``, ``not``, concatenation and repetition of lists; list
-and dict comprehensions over ``range()``; calls of range, len, abs, min, max, float, int and minimiser.Variable.
+and dict comprehensions over ``range()``; calls of range, len, abs, min, max, float, int, minimiser.Variable.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ ROUNDING = 1e-7
 DECREASE = 0.01
 """Predicted decrease of the deviance that ends the iteration at ftol = 1e-5."""
 SOFTEST = 0.25
-"""No strain may soften by more than this factor in one step: the model is far from linear there, and indefinite at 0."""
+"""No strain may soften to less than this fraction in one step: the model is far from linear there."""
 DEGENERATE = 1e-10
 """Lowest eigenvalue of the scaled Fisher matrix below which the data do not determine the constants."""
 SCALE_SIGMA = 0.02
@@ -233,10 +233,7 @@ class Minimiser:
         scaled = hessian * np.outer(unit, unit) + (damping + 1e-13) * np.eye(len(unit))
         upper = np.linalg.cholesky(scaled).T
         target = solve_triangular(upper, score * unit, trans="T")
-        bounds = [
-            (limit[fitted] - values[fitted]) / unit
-            for limit in (self._constants.lower, self._constants.upper)
-        ]
+        bounds = [(limit[fitted] - values[fitted]) / unit for limit in (self._constants.lower, self._constants.upper)]
         step = lsq_linear(upper, target, bounds=bounds, method="bvls").x * unit
         return step, linear + float(2 * score @ step - step @ hessian @ step)
 
@@ -261,10 +258,7 @@ class Minimiser:
         with_scale = np.vstack([rows, np.eye(1, rows.shape[1], rows.shape[1] - 2)])
         system = eliminate(sums, state, with_scale)
         hessian = system.without(~system.determined | (state.factor <= 0)).hessian
-        if (
-            np.linalg.cond(hessian) > 1 / np.finfo(float).eps
-            or np.linalg.inv(hessian)[-1, -1] >= SCALE_SIGMA**2
-        ):
+        if np.linalg.cond(hessian) > 1 / np.finfo(float).eps or np.linalg.inv(hessian)[-1, -1] >= SCALE_SIGMA**2:
             return False
         self._scale = Scale.FREE
         return True
@@ -287,9 +281,7 @@ class Minimiser:
                 "or freeze a constant in CGUESS (min = max)"
             )
 
-    def _record(
-        self, deviance: float, predicted: float, damping: float, accepted: bool, values: Array
-    ) -> None:
+    def _record(self, deviance: float, predicted: float, damping: float, accepted: bool, values: Array) -> None:
         iteration = Iteration(deviance, predicted, damping, accepted, values.copy())
         self._iterations.append(iteration)
         if self._report is not None:

@@ -56,11 +56,11 @@ class Constants:
     @property
     def frozen(self) -> npt.NDArray[np.bool_]:
         """Which constants the user froze."""
-        return self.lower == self.upper
+        return np.equal(self.lower, self.upper)
 
     @property
     def reference(self) -> int:
-        """Index of the constant that is held at its start value while the scale is held: the first that is not frozen."""
+        """Index of the constant that keeps its start value while the scale is held: the first not frozen."""
         return int(np.flatnonzero(~self.frozen & (self.start != 0))[0])
 
     def initial_scale(self, option: str) -> Scale:
@@ -93,9 +93,7 @@ def constants_from_guess(guess: Guess | str, structure: TensorStructure) -> Cons
         extra = [name for name in guess if name not in names]
         if missing or extra:
             complaints = [
-                f"{label} {', '.join(found)}"
-                for label, found in (("lacks", missing), ("has", extra))
-                if found
+                f"{label} {', '.join(found)}" for label, found in (("lacks", missing), ("has", extra)) if found
             ]
             raise InputError(
                 f"CGUESS {' and '.join(complaints)}: the free constants of this crystal are {', '.join(names)}"

@@ -74,7 +74,7 @@ class Spots:
     @property
     def dof(self) -> Array:
         """Degrees of freedom of each spot by itself."""
-        return np.maximum(self.points - 2.0, 1.0)
+        return np.maximum(self.points.astype(float) - 2, 1.0)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class FitResult:
         Indices of the constants with an error: neither frozen, nor held, nor at a bound.
     at_bound : ndarray of bool, shape (k,)
     covariance : ndarray, shape (len(fitted), len(fitted))
-        Of the fitted constants, GPa², with `errors.largest` on its diagonal and the correlations of the Poisson estimate.
+        Of the fitted constants, GPa²: `errors.largest` squared on the diagonal, correlations of the Poisson estimate.
     scale : Scale
     spots : Spots
     iterations : list of Iteration

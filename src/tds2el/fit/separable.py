@@ -1,7 +1,7 @@
 """From the Gram matrices of the spots to the small system of the common parameters.
 
-Factor and baseline of a spot meet only its own pixels, so they are eliminated spot by spot (Schur complement; for linear
-parameters this is variable projection, Golub & Pereyra 1973), and the common parameters see the sum over spots.
+Factor and baseline of a spot meet only its own pixels, so they are eliminated spot by spot (Schur complement; for
+linear parameters this is variable projection, Golub & Pereyra 1973), and the common parameters see the sum over spots.
 """
 
 from __future__ import annotations

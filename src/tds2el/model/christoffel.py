@@ -17,9 +17,7 @@ _INDEX = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
 
 def strain(u: Array, q: Array) -> Array:
     """Voigt strain of displacement u on wave vector q, (..., 6): u_x q_x, …, u_y q_z + u_z q_y, …"""
-    return np.stack(
-        [u[..., i] * q[..., j] + (u[..., j] * q[..., i] if i != j else 0.0) for i, j in VOIGT], axis=-1
-    )
+    return np.stack([u[..., i] * q[..., j] + (u[..., j] * q[..., i] if i != j else 0.0) for i, j in VOIGT], axis=-1)
 
 
 def christoffel(tensor: Array, q: Array) -> Array:
@@ -29,11 +27,11 @@ def christoffel(tensor: Array, q: Array) -> Array:
 
 
 def christoffel_coefficients(tensor: Array) -> Array:
-    """g (6, 6) with Γ_(ik) = Σ_m g[ik, m] · (q_j q_l)_m, both index pairs in the order xx yy zz yz xz xy."""
+    """g (6, 6) with Γ_(ik) = Σ_m g[ik, m] · (q_j q_l)_m, both index pairs in the order of `VOIGT`."""
     g = np.empty((6, 6))
     for row, (i, k) in enumerate(VOIGT):
-        for column, (j, l) in enumerate(VOIGT):
-            g[row, column] = tensor[_INDEX[i, j], _INDEX[k, l]]
-            if j != l:
-                g[row, column] += tensor[_INDEX[i, l], _INDEX[k, j]]
+        for column, (j, m) in enumerate(VOIGT):
+            g[row, column] = tensor[_INDEX[i, j], _INDEX[k, m]]
+            if j != m:
+                g[row, column] += tensor[_INDEX[i, m], _INDEX[k, j]]
     return g

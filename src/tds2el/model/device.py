@@ -1,6 +1,6 @@
 """Choice of the OpenCL device.
 
-Nothing is picked silently: the caller prints the device, and a choice that is absent is an error that lists what there is.
+Nothing is picked silently: the caller prints the device, and an absent choice is an error that lists what there is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What every engine takes and gives.
 
-The columns of a pixel are, in this order: ∂S/∂p of each differentiated constant, ∂S/∂ln s if the scale is asked for, S, 1,
-and the residual. They are in units of intensity (counts/κ); κ = `correction` is the expected counts per unit intensity.
+The columns of a pixel are, in this order: ∂S/∂p of each differentiated constant, ∂S/∂ln s if the scale is asked for,
+S, 1, and the residual. They are in units of intensity, that is counts/κ, where κ = `correction` is the expected counts
+per unit intensity.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def model_columns(q: Array, node: Array, tensor: Array, quantum: QuantumSum, col
     Q = node + q
     gamma = christoffel(tensor, q)
     t0, t1, t2 = quantum.tail
-    forced = np.einsum("nij,nj->ni", gamma, Q)
+    forced: Array = np.einsum("nij,nj->ni", gamma, Q)
     norm = np.sum(Q * Q, axis=1)
     first, second = np.sum(Q * forced, axis=1), np.sum(forced * forced, axis=1)
     s = t0 * norm + t1 * first + t2 * second
@@ -49,7 +49,7 @@ def model_columns(q: Array, node: Array, tensor: Array, quantum: QuantumSum, col
     for n in range(quantum.n_max + 1):
         weight = 1.0 if n == 0 else 2.0
         shift = n * n * quantum.a
-        u = np.linalg.solve(gamma + shift * np.eye(3), Q[..., None])[..., 0]
+        u: Array = np.linalg.solve(gamma + shift * np.eye(3), Q[..., None])[..., 0]
         s += weight * np.sum(Q * u, axis=1)
         scale += weight * shift * np.sum(u * u, axis=1)
         e = strain(u, q)
@@ -64,8 +64,8 @@ def counting_terms(
 ) -> tuple[Array, Array, Array, npt.NDArray[np.bool_]]:
     """Weight 1/variance, residual (score × variance), half the deviance, and where the model is below the floor.
 
-    The variance of counts N with mean m is m + (ε m)², which is a negative binomial with 1/ε² in the place of the number of
-    successes: score N/m − (1 + ε²N)/(1 + ε²m), deviance 2[N ln(N/m) − (N + ε⁻²) ln((N + ε⁻²)/(m + ε⁻²))]; ε = 0 is Poisson.
+    Counts N of mean m and variance m + (ε m)² are a negative binomial of size 1/ε²: the score is
+    N/m − (1 + ε²N)/(1 + ε²m), the deviance 2[N ln(N/m) − (N + ε⁻²) ln((N + ε⁻²)/(m + ε⁻²))]; ε = 0 is Poisson.
     """
     low = mean < floor
     base = np.where(low, floor, mean)
@@ -136,8 +136,7 @@ class NumpyEngine:
         quantum = self._quantum(tensor)
         none = Columns(np.zeros((0, 6, 6)))
         blocks = [
-            model_columns(q, self._points.nodes[blob], tensor, quantum, none)[:, 0]
-            for q, _, _ in self._blocks(blob)
+            model_columns(q, self._points.nodes[blob], tensor, quantum, none)[:, 0] for q, _, _ in self._blocks(blob)
         ]
         return np.concatenate(blocks)
 

@@ -102,9 +102,7 @@ class OpenCLEngine:
             np.int32(n_max),
             self._sums_buffer,
         )
-        cl.enqueue_nd_range_kernel(
-            self._queue, self._gram, (len(self._chunks) * self._local,), (self._local,)
-        )
+        cl.enqueue_nd_range_kernel(self._queue, self._gram, (len(self._chunks) * self._local,), (self._local,))
         cl.enqueue_copy(self._queue, self._partial, self._sums_buffer)
         total = np.add.reduceat(self._partial.astype(np.float64, copy=False), self._first_chunk, axis=0)
         gram = np.zeros((n_blobs, width, width))
@@ -125,9 +123,7 @@ class OpenCLEngine:
         chunks = self._chunks[self._chunks[:, 0] == blob].copy()
         padded = _padded(size, self._vector)
         output = cl.Buffer(self._context, cl.mem_flags.WRITE_ONLY, 4 * padded)
-        chunks_buffer = cl.Buffer(
-            self._context, cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR, hostbuf=chunks
-        )
+        chunks_buffer = cl.Buffer(self._context, cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR, hostbuf=chunks)
         self._intensity.set_args(
             self._pixels,
             np.uint64(self._stride),
@@ -176,12 +172,8 @@ class OpenCLEngine:
         self._first_chunk = np.searchsorted(self._chunks[:, 0], np.arange(len(points.sizes)))
         width = self._columns.count
         n_sums = width * (width + 1) // 2 + 2
-        self._partial = np.empty(
-            (len(self._chunks), n_sums), dtype=np.float64 if self._double else np.float32
-        )
-        self._chunks_buffer = cl.Buffer(
-            self._context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=self._chunks
-        )
+        self._partial = np.empty((len(self._chunks), n_sums), dtype=np.float64 if self._double else np.float32)
+        self._chunks_buffer = cl.Buffer(self._context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=self._chunks)
         self._sums_buffer = cl.Buffer(self._context, flags.WRITE_ONLY, self._partial.nbytes)
         self._blobs = cl.Buffer(self._context, flags.READ_ONLY, 24 * len(points.nodes))
         self._centres = np.zeros((len(points.nodes), width - 1))
@@ -194,17 +186,13 @@ class OpenCLEngine:
         for k, values in enumerate(points.T.astype(np.float32)):
             if len(values):
                 offset = 4 * (k * self._stride + start)
-                self._cl.enqueue_copy(
-                    self._queue, self._pixels, np.ascontiguousarray(values), dst_offset=offset
-                )
+                self._cl.enqueue_copy(self._queue, self._pixels, np.ascontiguousarray(values), dst_offset=offset)
 
     def _upload_tensor(self, tensor: Array) -> int:
         quantum = quantum_sum(tensor, self._points.q_max, self._temperature, self._density, TOLERANCE)
         coefficients = christoffel_coefficients(tensor).astype(np.float32)
         self._cl.enqueue_copy(self._queue, self._coefficients, coefficients)
-        self._cl.enqueue_copy(
-            self._queue, self._quantum, np.array([quantum.a, *quantum.tail], dtype=np.float32)
-        )
+        self._cl.enqueue_copy(self._queue, self._quantum, np.array([quantum.a, *quantum.tail], dtype=np.float32))
         return quantum.n_max
 
     def _uncentre(self, gram: Array) -> Array:

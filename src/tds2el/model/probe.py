@@ -1,6 +1,6 @@
-"""Builds the model kernel on a CPU device and checks one pass against numpy: ``python -m tds2el.model.probe PLATFORM INDEX``.
+"""Builds the model kernel on a CPU device and checks one pass against numpy.
 
-It runs in a process of its own because a broken driver ends the process that uses it.
+Usage: ``python -m tds2el.model.probe PLATFORM INDEX``. It runs in a process of its own because a broken driver ends the process that uses it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ def main(platform_name: str, index: int) -> None:
     expected = NumpyEngine(points, columns, temperature=300, density=3).evaluate(state).gram
     engine = OpenCLEngine(platform.get_devices()[index], points, columns, temperature=300, density=3)
     scale = np.sqrt(np.diagonal(expected[0]))
-    if not np.allclose(
-        engine.evaluate(state).gram[0], expected[0], rtol=0, atol=1e-3 * np.outer(scale, scale)
-    ):
+    if not np.allclose(engine.evaluate(state).gram[0], expected[0], rtol=0, atol=1e-3 * np.outer(scale, scale)):
         sys.exit("its arithmetic is wrong")
 
 

@@ -42,12 +42,10 @@ class QuantumSum:
 def thermal_stiffness(temperature: float, density: float) -> float:
     """a = ρ(kT/ħ)² in GPa Å⁻² from K and g/cm³."""
     rate = constants.k * temperature / constants.hbar
-    return density * 1e3 * rate**2 * 1e-9 * 1e-20
+    return float(density * 1e3 * rate**2 * 1e-9 * 1e-20)
 
 
-def quantum_sum(
-    tensor: Array, q_max: float, temperature: float, density: float, tolerance: float
-) -> QuantumSum:
+def quantum_sum(tensor: Array, q_max: float, temperature: float, density: float, tolerance: float) -> QuantumSum:
     """Cut the sum over n so that S is right to `tolerance` (relative) for all |q| ≤ q_max.
 
     Parameters

@@ -27,9 +27,7 @@ def structure_macros(derivatives: Array) -> str:
     products = " ".join(f"X({i}, {j})" for i, j in needed)
     lines = []
     for k, matrix in enumerate(derivatives):
-        terms = [
-            f"{float(matrix[i, j] * (1 if i == j else 2))!r}f * M{i}{j}" for i, j in needed if matrix[i, j]
-        ]
+        terms = [f"{float(matrix[i, j] * (1 if i == j else 2))!r}f * M{i}{j}" for i, j in needed if matrix[i, j]]
         lines.append(f"(OUT)[{k}] = {' + '.join(terms)};")
     return f"#define PRODUCTS(X) {products}\n#define DERIVATIVES(OUT) {' '.join(lines)}\n"
 
