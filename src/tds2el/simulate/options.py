@@ -1,0 +1,316 @@
+"""The options of `tds2el simulate-scan`: those of a real experiment, and what nature and the beamline would settle.
+
+``python -m tds2el.simulate.options`` prints the table as the page docs/simulate-scan.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from tds2el import kinds
+from tds2el.crystal.cell import Cell
+from tds2el.errors import InputError
+from tds2el.kinds import Kind, Option
+from tds2el.options import BY_NAME, TABLE
+from tds2el.parfile import read_parfile
+from tds2el.settings import Experiment
+
+
+def _numbers(value: object, length: int) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or len(value) != length or not all(map(kinds.is_number, value)):
+        raise ValueError(f"needs rows of {length} numbers")
+    return tuple(float(x) for x in value)
+
+
+def _constants(value: object) -> dict[str, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(isinstance(k, str) and kinds.is_number(v) for k, v in value.items()):
+        raise ValueError('must be {"A11": value, …} in GPa')
+    return {str(name): float(number) for name, number in value.items()}
+
+
+def _tensor(value: object) -> tuple[tuple[float, ...], ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or len(value) != 6:
+        raise ValueError("must have 6 rows of 6 numbers")
+    return tuple(_numbers(row, 6) for row in value)
+
+
+def _shape(value: object) -> tuple[int, int]:
+    rows, columns = (int(x) for x in _numbers(value, 2))
+    if not (1 < rows <= 10000 and 1 < columns <= 10000):
+        raise ValueError("must be two whole numbers from 2 to 10000")
+    return rows, columns
+
+
+def _intervals(value: object) -> tuple[tuple[int, int], ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be a list of [first, last]")
+    pairs = tuple(tuple(int(x) for x in _numbers(pair, 2)) for pair in value)
+    if not all(0 <= first <= last for first, last in pairs):
+        raise ValueError("every entry must be [first, last] with 0 <= first <= last")
+    return tuple((first, last) for first, last in pairs)
+
+
+def _spots(value: object) -> object:
+    return value if value == "auto" else kinds.REFLECTIONS.convert(value)
+
+
+def _odd(value: object) -> int:
+    number = kinds.integer("", 5).convert(value)
+    if not isinstance(number, int) or number % 2 == 0:
+        raise ValueError("must be an odd whole number of at least 5")
+    return number
+
+
+_INTERVALS = Kind("a list of [first, last]", _intervals)
+
+SCAN_TABLE: dict[str, tuple[Option, ...]] = {
+    "Experiment: as in a conf_file": TABLE["Experiment: beam, goniometer and detector"],
+    "Crystal": (
+        *(option for option in TABLE["Crystal"] if option.name != "centring"),
+        Option("centring", kinds.TEXT, "P", "the allowed nodes: P A B C I F R or a space group"),
+        Option(
+            "constants",
+            Kind('{"A11": value, …}', _constants),
+            None,
+            "the free elastic constants in the working frame (a* ∥ x, c ∥ z)",
+            "GPa",
+        ),
+        Option(
+            "elastic_tensor",
+            Kind("6 rows of 6 numbers", _tensor),
+            None,
+            "the whole tensor, instead of constants",
+            "GPa",
+        ),
+        Option(
+            "tensor_frame",
+            kinds.choice("W", "P"),
+            "P",
+            "frame of elastic_tensor: working (W) or standard, IEEE 1987 (P)",
+        ),
+        Option("debye_waller", kinds.NOT_NEGATIVE, 1.0, "B: |F|² falls as exp(−B·|G|²/2)", "Å²"),
+        Option("mosaicity", kinds.NOT_NEGATIVE, 0.0, "standard deviation of the blocks' rotations about any axis", "°"),
+    ),
+    "Detector and scan": (
+        Option("shape", Kind("[rows, columns]", _shape), (619, 487), "size of a frame", "pixel"),
+        Option("n_frames", kinds.COUNT, None, "number of frames", needed="every run"),
+        Option("gap_rows", _INTERVALS, (), "rows between modules, which read −1"),
+        Option("gap_columns", _INTERVALS, (), "columns between modules, which read −1"),
+        Option("n_hot_pixels", kinds.integer("a whole number", 0), 20, "pixels that count far too much; masked"),
+        Option("count_cutoff", kinds.COUNT, 1048575, "counts at which a pixel saturates", "counts"),
+        Option(
+            "monitor_drift",
+            kinds.number("a number from 0 to 0.9", lambda x: 0 <= x <= 0.9),
+            0.1,
+            "fraction of the beam that is lost between two of three refills",
+        ),
+        Option("substeps", Kind("an odd whole number of at least 5", _odd), 5, "orientations that make up a frame"),
+    ),
+    "Intensities": (
+        Option(
+            "count_level",
+            kinds.POSITIVE,
+            20.0,
+            "expected counts per pixel in the brightest halo of collectSpots: averaged over directions, at |q| in the "
+            "middle between DeltaQ_min and DeltaQ_max, where monitor, polarisation factor and solid angle are 1",
+            "counts",
+        ),
+        Option("background", kinds.NOT_NEGATIVE, 2.0, "the same for everything that does not depend on Q", "counts"),
+        Option(
+            "cut_radius",
+            kinds.POSITIVE,
+            0.3,
+            "halos are complete up to this |q| and have faded out at 1.25 times it",
+            "Å⁻¹",
+        ),
+        Option(
+            "peak_width",
+            kinds.optional(kinds.POSITIVE),
+            None,
+            "standard deviation of Bragg peaks in Q; None: an eighth of DeltaQ_min",
+            "Å⁻¹",
+        ),
+        Option("seed", kinds.integer("a whole number", 0), 1, "of all that is random"),
+    ),
+    "Par-files to write": (
+        BY_NAME["DeltaQ_min"],
+        BY_NAME["DeltaQ_max"],
+        Option(
+            "collectSpots",
+            Kind('"auto" or a list of reflections [h, k, l]', _spots),
+            "auto",
+            "reflections to harvest; auto: the brightest, well spread, that the scan passes as a whole",
+        ),
+        Option("n_spots", kinds.COUNT, 24, "how many auto chooses at most"),
+        Option(
+            "threshold",
+            kinds.optional(kinds.POSITIVE),
+            None,
+            "counts above which a pixel is saturated; None: half of count_cutoff",
+            "counts",
+        ),
+        Option("output_folder", kinds.FILE, None, "folder for all that is written", needed="every run"),
+    ),
+}
+_BY_NAME = {option.name: option for group in SCAN_TABLE.values() for option in group}
+_NEEDED = ("n_frames", "output_folder", "ascii_generators")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan to simulate; attributes are options, see `SCAN_TABLE`."""
+
+    experiment: Experiment
+    AA: float
+    BB: float
+    CC: float
+    aAA: float
+    aBB: float
+    aCC: float
+    ascii_generators: str
+    centring: str
+    Temperature: float
+    density: float
+    constants: dict[str, float] | None
+    elastic_tensor: tuple[tuple[float, ...], ...] | None
+    tensor_frame: str
+    debye_waller: float
+    mosaicity: float
+    shape: tuple[int, int]
+    n_frames: int
+    gap_rows: tuple[tuple[int, int], ...]
+    gap_columns: tuple[tuple[int, int], ...]
+    n_hot_pixels: int
+    count_cutoff: int
+    monitor_drift: float
+    substeps: int
+    count_level: float
+    background: float
+    cut_radius: float
+    peak_width: float | None
+    seed: int
+    DeltaQ_min: float
+    DeltaQ_max: float
+    collectSpots: str | tuple[tuple[int, int, int], ...]
+    n_spots: int
+    threshold: float | None
+    output_folder: Path
+
+    @property
+    def cell(self) -> Cell:
+        """The unit cell."""
+        return Cell(self.AA, self.BB, self.CC, self.aAA, self.aBB, self.aCC)
+
+
+def load_scan(path: str | Path) -> Scan:
+    """Read the par-file of a scan.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be evaluated, an option is unknown, missing or wrong, or options contradict each other.
+    """
+    file = Path(path)
+    parfile = read_parfile(file)
+    values: dict[str, object] = {}
+    where: dict[str, str] = {}
+    for assignment in parfile.assignments:
+        option = _BY_NAME.get(assignment.name)
+        if option is None:
+            if parfile.is_helper(assignment.name):
+                continue
+            raise _unknown(assignment.name, assignment.where)
+        if option.name in values:
+            logging.getLogger("tds2el").warning(
+                "%s: %s is assigned again (before: %s); this one counts",
+                assignment.where,
+                option.name,
+                where[option.name],
+            )
+        values[option.name] = option.resolve(assignment.value, assignment.where, file.parent)
+        where[option.name] = assignment.where
+    return scan_from_values(values, str(file))
+
+
+def scan_from_values(values: dict[str, object], source: str) -> Scan:
+    """A scan from converted values of options; those left out take their defaults.
+
+    Parameters
+    ----------
+    values : dict
+        By option name, as `Option.resolve` returns them.
+    source : str
+        What messages call the origin of the values.
+
+    Raises
+    ------
+    InputError
+        If a needed option is missing or options contradict each other.
+    """
+    for option in _BY_NAME.values():
+        if option.name not in values and (option.needed == "harvest" or option.name in _NEEDED):
+            unit = f" ({option.unit})" if option.unit else ""
+            raise InputError(f"{source}: {option.name} is missing: {option.help}{unit}")
+    resolved = {name: values.get(name, option.default) for name, option in _BY_NAME.items()}
+    if (resolved["constants"] is None) == (resolved["elastic_tensor"] is None):
+        raise InputError(f"{source}: give either constants or elastic_tensor")
+    experiment = Experiment(**{f.name: resolved.pop(f.name) for f in fields(Experiment)})  # type: ignore[arg-type]
+    scan = Scan(experiment=experiment, **resolved)  # type: ignore[arg-type]
+    if not scan.DeltaQ_min < scan.DeltaQ_max:
+        raise InputError(f"{source}: DeltaQ_min = {scan.DeltaQ_min:g} must be below DeltaQ_max = {scan.DeltaQ_max:g}")
+    for name, intervals, size in (
+        ("gap_rows", scan.gap_rows, scan.shape[0]),
+        ("gap_columns", scan.gap_columns, scan.shape[1]),
+    ):
+        if any(last >= size for _, last in intervals):
+            raise InputError(f"{source}: {name} reaches beyond the frame, which ends at {size - 1}")
+    return scan
+
+
+def _unknown(name: str, where: str) -> InputError:
+    nearest = difflib.get_close_matches(name.casefold(), {n.casefold(): n for n in _BY_NAME}, n=1)
+    folded = {n.casefold(): n for n in _BY_NAME}
+    hint = f"did you mean '{folded[nearest[0]]}'?" if nearest else "docs/simulate-scan.md lists the options"
+    return InputError(f"{where}: '{name}' is no option of simulate-scan, and no later line reads it; {hint}")
+
+
+_PAGE = """\
+# Simulated scans
+
+`tds2el simulate-scan scan.par` writes what a beamline would write for a crystal whose elastic constants are known: CBF
+frames, a mask, a normalisation file and both par-files, so that `tds2el input.par` runs on them at once; `truth.json`
+holds the true constants. `tds2el demo` does this for calcite and then harvests and fits. The same `scan.par` gives the
+same files on any number of MPI ranks.
+
+Expected counts are κ·(Σ f_G S_G + background) with κ = polarisation × solid angle × monitor. S_G is the one-phonon
+intensity of `docs/physics.md` round every allowed node G; f_G is proportional to |F_G|², which is random, but equal for
+reflections that are equivalent by symmetry. Bragg peaks are Gaussians in Q that exceed `count_cutoff` and are clipped
+there. Every frame is averaged over the orientations that it sweeps, and over mosaic blocks if there are any.
+
+`scan.par` is written in the same subset of Python as other par-files; paths are relative to it.
+This page is made from the program's table: `python -m tds2el.simulate.options > docs/simulate-scan.md`.
+"""
+
+
+def options_markdown() -> str:
+    """The page docs/simulate-scan.md."""
+    lines = [_PAGE.rstrip()]
+    for title, group in SCAN_TABLE.items():
+        lines += ["", f"## {title}", "", "| option | value | unit | default | meaning |", "|---|---|---|---|---|"]
+        for option in group:
+            needed = option.needed == "harvest" or option.name in _NEEDED
+            default = "needed" if needed else f"`{option.default!r}`"
+            cells = (f"`{option.name}`", option.kind.text, option.unit, default, option.help)
+            lines.append("| " + " | ".join(cell.replace("*", r"\*").replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(options_markdown(), end="")
