@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tds2el.errors import InputError
 
-MAX_STEPS = 5_000_000  # nodes evaluated, plus elements and characters made or compared
+MAX_STEPS = 3_000_000  # nodes evaluated, plus elements and characters made or compared
 MAX_RANGE = 1_000_000
 MAX_DEPTH = 100
 MAX_INTEGER_BITS = 1024  # the range of a double
@@ -42,11 +42,7 @@ def _range(*arguments: int) -> range:
 
 def _power(base: float, exponent: float) -> object:
     # Refused before it is computed: the time and memory of an exact integer power are those of its digits.
-    if (
-        isinstance(base, int)
-        and isinstance(exponent, int)
-        and exponent * abs(base).bit_length() > 2 * MAX_INTEGER_BITS
-    ):
+    if isinstance(base, int) and isinstance(exponent, int) and exponent * abs(base).bit_length() > 2 * MAX_INTEGER_BITS:
         raise OverflowError("the number is too large")
     return base**exponent
 

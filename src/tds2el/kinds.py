@@ -166,12 +166,7 @@ def _text_or_empty(value: object) -> str:
 
 
 def _direction(value: object) -> tuple[float, ...]:
-    if (
-        not isinstance(value, list | tuple)
-        or len(value) != 3
-        or not all(map(is_number, value))
-        or not any(value)
-    ):
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(is_number, value)) or not any(value):
         raise _NotThisKind
     return tuple(float(x) for x in value)
 
@@ -181,11 +176,7 @@ def _reflections(value: object) -> tuple[tuple[int, ...], ...]:
         raise _NotThisKind
     triples = []
     for position, hkl in enumerate(value, 1):
-        if (
-            not isinstance(hkl, list | tuple)
-            or len(hkl) != 3
-            or not all(is_number(x) and x == int(x) for x in hkl)
-        ):
+        if not isinstance(hkl, list | tuple) or len(hkl) != 3 or not all(is_number(x) and x == int(x) for x in hkl):
             raise ValueError(f"entry {position} must be three whole numbers [h, k, l]")
         if not any(hkl):
             raise ValueError(f"entry {position} is 0 0 0, the direct beam, which is no reflection")
@@ -209,9 +200,7 @@ def _start_values(value: object) -> object:
     constants: dict[str, tuple[float, float, float]] = {}
     for name, entry in value.items():
         if not isinstance(name, str) or not re.fullmatch("A[1-6][1-6]", name) or name[1] > name[2]:
-            raise ValueError(
-                f"{name!r} is no elastic constant; names are A11 to A66, the smaller index first"
-            )
+            raise ValueError(f"{name!r} is no elastic constant; names are A11 to A66, the smaller index first")
         expected = f'{name} must be [start, min, max] with min <= start <= max, or None for "no bound"'
         if not isinstance(entry, list | tuple) or len(entry) != 3 or not is_number(entry[0]):
             raise ValueError(expected)
@@ -251,9 +240,7 @@ def _corrections(value: object) -> object:
     for entry in value:
         tied = isinstance(entry, int) and not isinstance(entry, bool) and entry < 0
         if not tied and entry != Variable(0, 0, 0):
-            raise ValueError(
-                "is not available in this version, unless every entry is minimiser.Variable(0, 0, 0)"
-            )
+            raise ValueError("is not available in this version, unless every entry is minimiser.Variable(0, 0, 0)")
     if len(value) != 14:
         raise ValueError(f"must have 14 entries, not {len(value)}")
     return None

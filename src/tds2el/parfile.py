@@ -1,8 +1,8 @@
 """Par-files: text to names and values, with file and line for every error.
 
 A par-file is written in a small subset of Python and is never executed. The subset: comments, assignments
-(also ``a = b = 3``), ``if`` blocks, ``pass``; numbers, strings, True, False, None, lists, tuples, dicts, names
-given before; arithmetic, comparisons, ``and``, ``or``, ``not``, concatenation and repetition of lists; list
+(also ``a = b = 3``), ``if`` blocks, ``pass``; numbers, strings, True, False, None, lists, tuples, dicts,
+names given before; arithmetic, comparisons, ``and``, ``or``, ``not``, concatenation and repetition of lists; list
 and dict comprehensions over ``range()``; calls of range, len, abs, min, max, float, int, minimiser.Variable.
 """
 
@@ -79,9 +79,7 @@ def read_parfile(path: Path, file: str | None = None) -> ParFile:
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); check the path") from None
     if len(data) > MAX_BYTES:
-        raise InputError(
-            f"{file}: larger than {MAX_BYTES // 1_000_000} MB, so not a par-file; check the path"
-        )
+        raise InputError(f"{file}: larger than {MAX_BYTES // 1_000_000} MB, so not a par-file; check the path")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -122,9 +120,7 @@ def _run(body: Sequence[ast.stmt], evaluator: Evaluator, assignments: list[Assig
                     if not isinstance(target, ast.Name):
                         raise evaluator.error(target, "only plain names can be assigned to: 'name = value'")
                     if target.id in _RESERVED:
-                        raise evaluator.error(
-                            target, f"'{target.id}' is a function here; choose another name"
-                        )
+                        raise evaluator.error(target, f"'{target.id}' is a function here; choose another name")
                     evaluator.names[target.id] = value
                     assignments.append(Assignment(target.id, value, evaluator.file, statement.lineno))
             case ast.If(test=test, body=taken, orelse=other):
@@ -132,9 +128,7 @@ def _run(body: Sequence[ast.stmt], evaluator: Evaluator, assignments: list[Assig
             case ast.Pass():
                 pass
             case _:
-                raise evaluator.error(
-                    statement, "only 'name = value' and 'if' blocks may stand in a par-file"
-                )
+                raise evaluator.error(statement, "only 'name = value' and 'if' blocks may stand in a par-file")
 
 
 def _parse(text: str, file: str, mode: str) -> ast.AST:

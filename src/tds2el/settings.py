@@ -233,8 +233,7 @@ def _check_presence(sources: Sources, values: Mapping[str, Any], input_file: str
     """Refuse a run that lacks what it needs, with all that is missing in one line."""
     if values["load_from_file"] is None and values["save_to_file"] is None:
         raise InputError(
-            f"{input_file}: load_from_file and save_to_file are both None: "
-            "name the harvest file to reuse or to write"
+            f"{input_file}: load_from_file and save_to_file are both None: name the harvest file to reuse or to write"
         )
     missing = []
     for option in OPTIONS:
@@ -259,8 +258,7 @@ def _check_radii(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
     low, high = values["DeltaQ_min"], values["DeltaQ_max"]
     if low is not None and high is not None and low >= high:
         raise InputError(
-            f"{where['DeltaQ_min']}: DeltaQ_min = {low:g} must be below DeltaQ_max = {high:g} "
-            f"({where['DeltaQ_max']})"
+            f"{where['DeltaQ_min']}: DeltaQ_min = {low:g} must be below DeltaQ_max = {high:g} ({where['DeltaQ_max']})"
         )
 
 

@@ -112,9 +112,7 @@ def _read_overrides(overrides: Sequence[str], warnings: list[str]) -> dict[str, 
             raise InputError(f"--set {override}: write --set NAME=VALUE")
         option = BY_NAME.get(name.strip())
         if option is None:
-            raise InputError(
-                f"--set {override}: '{name.strip()}' is no option; {nearest_option(name.strip())}"
-            )
+            raise InputError(f"--set {override}: '{name.strip()}' is no option; {nearest_option(name.strip())}")
         if option.name in chosen:
             warnings.append(f"--set gives {option.name} more than once; the last, {text}, is used")
         chosen[option.name] = Given(option, _override_value(option, text), "--set", Path.cwd())
@@ -157,9 +155,7 @@ def _refuse_contradiction(first: Given, second: Given) -> None:
         )
 
 
-def _prefer_collect_spots(
-    chosen: dict[str, Given], files: list[dict[str, list[Given]]], warnings: list[str]
-) -> None:
+def _prefer_collect_spots(chosen: dict[str, Given], files: list[dict[str, list[Given]]], warnings: list[str]) -> None:
     """Drop file_maxima where collectSpots is given too, and say so."""
     everything = [chosen, *({name: places[-1] for name, places in options.items()} for options in files)]
     spots = [source["collectSpots"] for source in everything if "collectSpots" in source]
@@ -167,9 +163,7 @@ def _prefer_collect_spots(
         return
     maxima = [source["file_maxima"] for source in everything if "file_maxima" in source]
     if maxima and maxima[0].value:
-        warnings.append(
-            f"{maxima[0].where}: file_maxima is not used: collectSpots is given at {spots[0].where}"
-        )
+        warnings.append(f"{maxima[0].where}: file_maxima is not used: collectSpots is given at {spots[0].where}")
     chosen.pop("file_maxima", None)
     for options in files:
         options.pop("file_maxima", None)

@@ -1,0 +1,238 @@
+"""The table of options, the kinds of values, and the page made from them."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tds2el.errors import InputError
+from tds2el.kinds import Option
+from tds2el.options import BY_NAME, OPTIONS, TABLE, nearest_option, options_markdown
+from tds2el.parfile import Variable
+
+ZERO = Variable(0, 0, 0)
+DOCUMENTED = """
+conf_file filter_file images_prefix images_postfix ascii_generators normalisation_file
+pixel_size dist lmbda beam_tilt_angle det_origin_X det_origin_Y d1 d2 theta theta_offset omega omega_offset alpha beta
+kappa phi angular_step r1 r2 r3 orientation_codes pol_degree normal_to_pol AA BB CC aAA aBB aCC
+DO_ELASTIC DeltaQ_max DeltaQ_min load_from_file save_to_file collectSpots file_maxima REPLICA_COLLECTION threshold
+centering_file show_hkls fitSpots CGUESS Temperature density doMinimisation REPLICA nred ftol A_variables visSim
+testSpot_N testSpot_beta testSpot_Niter ftols do_Minimisation transform_only variations
+centring output_folder frame_angle threshold_action scale relative_error device
+"""
+
+
+def resolve(name: str, value: object) -> object:
+    return BY_NAME[name].resolve(value, "conf.par:7", Path("/data"))
+
+
+def test_the_table_has_every_documented_name_and_no_other() -> None:
+    assert sorted(BY_NAME) == sorted(DOCUMENTED.split())
+    assert len(OPTIONS) == len({option.name for option in OPTIONS}) == sum(map(len, TABLE.values()))
+
+
+def test_defaults() -> None:
+    expected = {
+        "DO_ELASTIC": 1,
+        "doMinimisation": 0,
+        "nred": 1,
+        "ftol": 1e-5,
+        "Temperature": 300,
+        "density": 2.71,
+        "REPLICA": 0,
+        "REPLICA_COLLECTION": 0,
+        "testSpot_N": 128,
+        "testSpot_beta": 0.03,
+        "testSpot_Niter": 100,
+        "pol_degree": 1,
+        "normal_to_pol": (0, 0, 1),
+        "orientation_codes": 0,
+        "threshold": None,
+        "threshold_action": "frame",
+        "scale": "auto",
+        "relative_error": 0,
+        "device": None,
+        "CGUESS": None,
+        "centring": None,
+    }
+    assert {name: BY_NAME[name].default for name in expected} == expected
+    angles = "beam_tilt_angle d1 d2 theta theta_offset omega omega_offset alpha beta kappa phi r1 r2 r3"
+    assert {BY_NAME[name].default for name in angles.split()} == {0}
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if not o.needed], ids=lambda o: o.name)
+def test_every_default_is_a_value_of_its_kind(option: Option) -> None:
+    assert resolve(option.name, option.default) == option.default
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "resolved"),
+    [
+        ("dist", 244, 244.0),
+        ("orientation_codes", 7.0, 7),
+        ("fitSpots", 1, True),
+        ("doMinimisation", False, False),
+        ("normal_to_pol", [0, -1, 0], (0.0, -1.0, 0.0)),
+        ("collectSpots", [[1, 0, -2], (0, 3.0, 0)], ((1, 0, -2), (0, 3, 0))),
+        ("CGUESS", "auto", "auto"),
+        ("CGUESS", {"A11": [1, 0, 2], "A15": (-2, None, None)}, {"A11": (1, 0, 2), "A15": (-2, -math.inf, math.inf)}),
+        ("CGUESS", {"A66": [1, 1, math.inf]}, {"A66": (1, 1, math.inf)}),
+        ("threshold", 1000, 1000.0),
+        ("threshold_action", "pixel", "pixel"),
+        ("frame_angle", "header", "header"),
+        ("device", "gpu", "GPU"),
+        ("device", "NUMPY", "numpy"),
+        ("device", "Portable Computing Language:0", "Portable Computing Language:0"),
+        ("filter_file", "mask.edf", Path("/data/mask.edf")),
+        ("filter_file", "../m.h5::/entry/mask", Path("/m.h5::/entry/mask")),
+        ("load_from_file", None, None),
+        ("images_prefix", "frames/", "/data/frames/"),
+        ("images_prefix", "/elsewhere/f_", "/elsewhere/f_"),
+        ("images_postfix", "", ""),
+        ("visSim", False, False),
+        ("centering_file", None, None),
+        ("file_maxima", 0, 0),
+        ("A_variables", [ZERO] * 14, None),
+        ("A_variables", [ZERO, -1, *[ZERO] * 12], None),
+    ],
+)
+def test_accepted(name: str, value: object, resolved: object) -> None:
+    result = resolve(name, value)
+    assert result == resolved
+    assert type(result) is type(resolved)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("dist", 0, "must be a positive number"),
+        ("dist", "244", "must be a positive number"),
+        ("dist", True, "must be a positive number"),
+        ("dist", None, "must be a positive number"),
+        ("theta", math.nan, "must be a finite number"),
+        ("theta", math.inf, "must be a finite number"),
+        ("theta", [1], "must be a finite number"),
+        ("AA", -4.99, "must be a positive number"),
+        ("aCC", 180, "must be an angle between 0 and 180"),
+        ("angular_step", 0, "other than 0"),
+        ("pol_degree", 1.5, "from 0 to 1"),
+        ("normal_to_pol", (0, 0, 0), "three numbers, not all 0"),
+        ("normal_to_pol", (0, 1), "three numbers"),
+        ("orientation_codes", 8, "from 0 to 7"),
+        ("orientation_codes", -1, "from 0 to 7"),
+        ("orientation_codes", 1.5, "from 0 to 7"),
+        ("orientation_codes", None, "from 0 to 7"),
+        ("fitSpots", 2, "False or True"),
+        ("fitSpots", "yes", "False or True"),
+        ("fitSpots", None, "False or True"),
+        ("Temperature", 0, "positive"),
+        ("nred", 0, "at least 1"),
+        ("nred", math.inf, "at least 1"),
+        ("ftol", -1e-5, "positive"),
+        ("relative_error", -0.01, "not below 0"),
+        ("DeltaQ_min", -0.1, "not below 0"),
+        ("threshold", 0, "positive number, or None"),
+        ("threshold_action", "both", '"frame" or "pixel"'),
+        ("frame_angle", "name", 'None, "number" or "header"'),
+        ("scale", 1, '"auto", "free" or "held"'),
+        ("scale", [], '"auto", "free" or "held"'),
+        ("device", "TPU", "platform:device"),
+        ("device", ":0", "platform:device"),
+        ("device", 0, "platform:device"),
+        ("conf_file", "", "name of a file"),
+        ("filter_file", 3, "name of a file or folder, or None"),
+        ("save_to_file", "a\0b", "name of a file"),
+        ("images_postfix", None, "must be a string"),
+        ("collectSpots", [], "list of reflections"),
+        ("collectSpots", "1 0 0", "list of reflections"),
+        ("collectSpots", [[1, 0, 0], [1, 0]], "entry 2 must be three whole numbers"),
+        ("collectSpots", [1, 0, 0], "entry 1 must be three whole numbers"),
+        ("collectSpots", [[1, 0, 0.5]], "entry 1 must be three whole numbers"),
+        ("collectSpots", [[1, 0, math.inf]], "entry 1 must be three whole numbers"),
+        ("collectSpots", [[0, 0, 0]], "direct beam"),
+        ("CGUESS", 3, '"auto" or None'),
+        ("CGUESS", "start", '"auto" or None'),
+        ("CGUESS", {"C11": [1, 0, 2]}, "'C11' is no elastic constant"),
+        ("CGUESS", {"A21": [1, 0, 2]}, "'A21' is no elastic constant"),
+        ("CGUESS", {"A17": [1, 0, 2]}, "'A17' is no elastic constant"),
+        ("CGUESS", {11: [1, 0, 2]}, "11 is no elastic constant"),
+        ("CGUESS", {"A11": 1}, "A11 must be [start, min, max]"),
+        ("CGUESS", {"A11": [1, 2]}, "A11 must be [start, min, max]"),
+        ("CGUESS", {"A11": [3, 0, 2]}, "A11 must be [start, min, max]"),
+        ("CGUESS", {"A11": [-1, 0, 2]}, "A11 must be [start, min, max]"),
+        ("CGUESS", {"A11": [1, 2, 0]}, "A11 must be [start, min, max]"),
+        ("CGUESS", {"A11": [1, math.nan, 2]}, "A11 must be [start, min, max]"),
+        ("CGUESS", {"A11": [math.inf, 0, None]}, "A11 must be [start, min, max]"),
+        ("CGUESS", {"A11": [None, 0, 2]}, "A11 must be [start, min, max]"),
+        ("CGUESS", {"A11": [1, False, 2]}, "A11 must be [start, min, max]"),
+        ("testSpot_N", 1, "at least 2"),
+        ("testSpot_beta", -0.1, "not below 0"),
+        ("testSpot_Niter", 0, "at least 1"),
+        ("DO_ELASTIC", 2, "must be"),
+        ("A_variables", [ZERO] * 13, "must have 14 entries, not 13"),
+    ],
+)
+def test_refused_with_name_value_and_place(name: str, value: object, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        resolve(name, value)
+    message = str(caught.value)
+    assert message.startswith(f"conf.par:7: {name} = ")
+    assert says in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DO_ELASTIC", 0),
+        ("visSim", 1),
+        ("centering_file", "first.h5"),
+        ("REPLICA_COLLECTION", 1),
+        ("REPLICA", True),
+        ("file_maxima", "tagged.h5"),
+        ("transform_only", 1),
+        ("variations", {"r1": [-1, 1]}),
+        ("A_variables", [Variable(0, -1, 1), *[ZERO] * 13]),
+        ("A_variables", [Variable(0.1, 0.1, 0.1), *[ZERO] * 13]),
+        ("A_variables", [1, *[ZERO] * 13]),
+        ("A_variables", {"r1": ZERO}),
+    ],
+)
+def test_what_is_not_built_says_so(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=rf"^conf\.par:7: {name} = .* is not available in this version"):
+        resolve(name, value)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(ZERO),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3) | st.just("A11"), inner, max_size=2)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(OPTIONS), values)
+def test_any_value_is_resolved_or_refused_with_one_line(option: Option, value: object) -> None:
+    message = "conf.par:7: "
+    try:
+        option.resolve(value, "conf.par:7", Path("/data"))
+    except InputError as refusal:
+        message = str(refusal)
+    assert message.startswith("conf.par:7: ")
+    assert "\n" not in message
+
+
+def test_the_nearest_option_is_suggested() -> None:
+    assert nearest_option("collectspots") == "did you mean 'collectSpots'?"
+    assert nearest_option("lambda_") == "did you mean 'lmbda'?"
+    assert nearest_option("doMinimization") == "did you mean 'doMinimisation'?"
+    assert nearest_option("xyzzy") == "docs/options.md lists the options"
+
+
+def test_the_page_of_options_is_in_step_with_the_table() -> None:
+    page = Path(__file__).parents[1] / "docs" / "options.md"
+    assert page.read_text(encoding="utf-8") == options_markdown(), "run python -m tds2el.options > docs/options.md"
+    assert all(f"`{name}`" in options_markdown() for name in DOCUMENTED.split())
