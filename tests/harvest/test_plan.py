@@ -110,9 +110,7 @@ def test_a_full_turn_passes_a_node_twice(step):
     for passage in found:
         assert np.all(np.diff(passage.frames) == 1)
         g_lab = np.linalg.inv(geometry.lab_to_crystal(passage.angle)) @ node
-        assert np.linalg.norm(geometry.experiment.lmbda * g_lab - geometry.beam) == pytest.approx(
-            1, abs=1e-12
-        )
+        assert np.linalg.norm(geometry.experiment.lmbda * g_lab - geometry.beam) == pytest.approx(1, abs=1e-12)
 
 
 def test_two_turns_give_four_passages():

@@ -1,0 +1,337 @@
+"""The harvest file: HDF5 with points sorted by blob and a table of blobs; see docs/file-formats.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tds2el import __version__
+from tds2el.crystal.cell import Cell
+from tds2el.errors import InputError
+from tds2el.parallel import World
+from tds2el.settings import Settings
+
+if TYPE_CHECKING:
+    import h5py
+
+FORMAT = "tds2el harvest"
+FORMAT_VERSION = 1
+# Why a pixel of the shell is no point, in the order of the compiled gatherer's tallies.
+LOSSES = ("nearer_to_another_node", "masked", "negative_counts", "over_threshold")
+# A fit reads counts, correction and Q, so these stay contiguous; the others are compressed.
+COMPRESSED = ("row", "column", "frame")
+CHUNK = 1 << 16
+UNITS = {
+    "counts": "counts",
+    "Q": "1/angstrom",
+    "centre": "1/angstrom",
+    "angle": "degrees",
+    "phi": "degrees",
+    "row": "pixels",
+    "column": "pixels",
+}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All of a harvest but its points.
+
+    Attributes
+    ----------
+    blobs : dict of ndarray, shape (blobs, ...)
+        hkl, centre, angle, first_frame, last_frame, frames, frames_over_threshold and the losses by cause.
+    point_offset, peak_offset : ndarray, shape (blobs + 1,)
+        Blob b owns points point_offset[b] : point_offset[b + 1].
+    frame_names : list of str
+    frames : dict of ndarray, shape (frames,)
+        phi, denominator, points.
+    shell : dict of float
+        delta_min, delta_max, longest_reciprocal (Å⁻¹), threshold, saturation (counts).
+    cell : Cell
+    """
+
+    blobs: dict[str, npt.NDArray[Any]]
+    point_offset: npt.NDArray[np.int64]
+    peak_offset: npt.NDArray[np.int64]
+    frame_names: list[str]
+    frames: dict[str, npt.NDArray[Any]]
+    shell: dict[str, float]
+    cell: Cell
+
+
+def write_harvest(
+    path: Path,
+    settings: Settings,
+    tables: Tables,
+    columns: Iterable[tuple[str, npt.NDArray[Any] | None]],
+    world: World,
+) -> None:
+    """Write the file on rank 0, under a temporary name until it is whole (collective).
+
+    Parameters
+    ----------
+    path : Path
+    settings : Settings
+    tables : Tables
+    columns : iterable of (name, array)
+        Gathered one at a time as they are asked for, on all ranks in the same order; arrays on rank 0 only.
+    world : World
+
+    Raises
+    ------
+    InputError
+        On all ranks if the file cannot be written; a file of that name is then untouched.
+    """
+    import h5py
+
+    columns = iter(columns)
+    error = None
+    if world.rank == 0:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with h5py.File(temporary, "w") as file:
+                _write_head(file, settings, tables)
+                for name, array in columns:
+                    if array is not None:
+                        _write_column(file["entry"], name, array)
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as caught:
+            error = InputError(
+                f"save_to_file = {path}: cannot be written ({caught}); check space and permissions"
+            )
+        finally:
+            temporary.unlink(missing_ok=True)
+    for _ in columns:
+        pass  # the other ranks' part in gathering, and rank 0's after an error
+    world.agree(error)
+
+
+class HarvestFile:
+    """A harvest, opened for reading; a context manager.
+
+    Attributes
+    ----------
+    hkl : ndarray of int, shape (blobs, 3)
+    centre : ndarray, shape (blobs, 3)
+        G in the crystal frame, Å⁻¹.
+    angle : ndarray, shape (blobs,)
+        phi of closest approach, degrees; with hkl the key of a blob.
+    first_frame, last_frame, frames, frames_over_threshold : ndarray of int, shape (blobs,)
+    lost : dict of str to ndarray of int, shape (blobs,)
+        Points lost, by cause.
+    offset, peak_offset : ndarray of int, shape (blobs + 1,)
+    delta_min, delta_max, longest_reciprocal : float
+        Å⁻¹.
+    cell : Cell
+    settings : dict
+        Every option's value at the harvest.
+    frame_names : list of str
+    phi, denominator : ndarray, shape (frames,)
+
+    Raises
+    ------
+    InputError
+        If the file is missing, not a harvest, or damaged.
+    """
+
+    def __init__(self, path: str | Path, option: str = "load_from_file") -> None:
+        import h5py
+
+        self.path = Path(path)
+        self._option = option
+        if not self.path.is_file():
+            raise InputError(
+                f"{option} = {path}: there is no such file; harvest first, with save_to_file = {path}"
+            )
+        with self._readable():
+            self._file = h5py.File(self.path, "r", locking=False)
+        try:
+            with self._readable():
+                self._read_head(self._file)
+        except InputError:
+            self._file.close()
+            raise
+
+    def _read_head(self, file: h5py.File) -> None:
+        if file.attrs.get("format") != FORMAT:
+            raise InputError(
+                f"{self._option} = {self.path}: HDF5, but no harvest of tds2el; name the harvest file"
+            )
+        if file.attrs["format_version"] != FORMAT_VERSION:
+            raise InputError(
+                f"{self._option} = {self.path}: format version {file.attrs['format_version']}, this program "
+                f"reads {FORMAT_VERSION}; harvest again"
+            )
+        entry = file["entry"]
+        blobs, shell = entry["blobs"], entry["shell"]
+        self.hkl: npt.NDArray[np.int64] = blobs["hkl"][()].astype(np.int64)
+        self.centre: npt.NDArray[np.float64] = blobs["centre"][()]
+        self.angle: npt.NDArray[np.float64] = blobs["angle"][()]
+        self.first_frame, self.last_frame, self.frames, self.frames_over_threshold = (
+            np.asarray(blobs[name][()], dtype=np.int64)
+            for name in ("first_frame", "last_frame", "frames", "frames_over_threshold")
+        )
+        self.lost: dict[str, npt.NDArray[np.int64]] = {name: blobs[f"lost_{name}"][()] for name in LOSSES}
+        self.offset: npt.NDArray[np.int64] = blobs["point_offset"][()]
+        self.peak_offset: npt.NDArray[np.int64] = blobs["peak_offset"][()]
+        self.delta_min, self.delta_max, self.longest_reciprocal = (
+            float(shell[name][()]) for name in ("delta_min", "delta_max", "longest_reciprocal")
+        )
+        self.cell = Cell(*(float(x) for x in shell["cell"][()]))
+        self.settings: dict[str, Any] = json.loads(entry["settings/values"][()])
+        self.frame_names: list[str] = list(entry["frames/name"].asstr()[()])
+        self.phi: npt.NDArray[np.float64] = entry["frames/phi"][()]
+        self.denominator: npt.NDArray[np.float64] = entry["frames/denominator"][()]
+        for group, offset in (("points", self.offset), ("peaks", self.peak_offset)):
+            if any(len(entry[f"{group}/{name}"]) != offset[-1] for name in ("counts", "correction", "Q")):
+                raise KeyError(f"{group} and blobs disagree")
+
+    @property
+    def n_blobs(self) -> int:
+        """Number of blobs."""
+        return len(self.hkl)
+
+    @property
+    def n_points(self) -> npt.NDArray[np.int64]:
+        """Points of each blob."""
+        return np.diff(self.offset)
+
+    @property
+    def n_peaks(self) -> npt.NDArray[np.int64]:
+        """Pixels above threshold of each blob."""
+        return np.diff(self.peak_offset)
+
+    def points(
+        self, blob: int, start: int = 0, stop: int | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+        """Counts (n,), correction κ (n,) and Q (n, 3) of a blob's points start:stop."""
+        first, end, _ = slice(start, stop).indices(int(self.n_points[blob]))
+        base = int(self.offset[blob])
+        return self._columns("points", base + first, base + max(first, end))
+
+    def peaks(self, blob: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+        """Counts (n,), correction κ (n,) and Q (n, 3) of a blob's pixels above threshold."""
+        return self._columns("peaks", int(self.peak_offset[blob]), int(self.peak_offset[blob + 1]))
+
+    def pixels(self, blob: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Row, column and frame (n,) of a blob's points."""
+        group = self._file["entry/points"]
+        part = slice(int(self.offset[blob]), int(self.offset[blob + 1]))
+        with self._readable():
+            row, column, frame = (group[name][part].astype(np.int64) for name in ("row", "column", "frame"))
+        return row, column, frame
+
+    def _columns(
+        self, group: str, start: int, stop: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+        with self._readable():
+            counts, correction, q = (
+                self._file[f"entry/{group}/{name}"][start:stop] for name in ("counts", "correction", "Q")
+            )
+        return counts, correction, q
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0].strip("'\"") if str(error) else type(error).__name__
+            raise InputError(
+                f"{self._option} = {self.path}: not a harvest file, or a damaged one ({reason}); "
+                "harvest again"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _write_head(file: h5py.File, settings: Settings, tables: Tables) -> None:
+    import h5py
+
+    text = h5py.string_dtype()
+    file.attrs.update(NX_class="NXroot", default="entry", format=FORMAT, format_version=FORMAT_VERSION)
+    entry = file.create_group("entry")
+    entry.attrs.update(NX_class="NXentry", default="frames")
+    entry["title"] = f"harvest of {settings.input_file.name}"
+
+    blobs = _group(entry, "blobs")
+    for name, values in tables.blobs.items():
+        _dataset(blobs, name, values)
+    blobs["point_offset"], blobs["peak_offset"] = tables.point_offset, tables.peak_offset
+
+    frames = _group(entry, "frames", "NXdata")
+    frames.attrs.update(signal="points", axes="phi")
+    frames.create_dataset("name", data=tables.frame_names, dtype=text)
+    for name, values in tables.frames.items():
+        _dataset(frames, name, values)
+    frames["points"].attrs["long_name"] = "harvested points per frame"
+
+    shell = _group(entry, "shell")
+    for name, value in tables.shell.items():
+        shell[name] = value
+        shell[name].attrs["units"] = "counts" if name in ("threshold", "saturation") else "1/angstrom"
+    shell["cell"] = np.array(tables.cell.parameters)
+    shell["cell"].attrs["units"] = "angstrom (a b c), degrees (alpha beta gamma)"
+
+    options = _group(entry, "settings")
+    options.create_dataset("values", data=json.dumps(settings.values, default=str), dtype=text)
+    for name, option in settings.values.items():
+        if isinstance(option, bool | int | float | str):
+            options.attrs[name] = option
+    for name, source in (("input_file", settings.input_file), ("conf_file", settings.conf_file)):
+        options.create_dataset(name, data=source.read_text(errors="replace"), dtype=text)
+        options[name].attrs["path"] = str(source)
+
+    process = _group(entry, "process", "NXprocess")
+    process["program"], process["version"] = "tds2el", __version__
+    process["date"] = datetime.now().astimezone().isoformat(timespec="seconds")
+    process["command_line"] = shlex.join(sys.argv)
+    process["python"], process["numpy"], process["h5py"] = (
+        platform.python_version(),
+        np.__version__,
+        h5py.__version__,
+    )
+
+    _group(entry, "points")
+    _group(entry, "peaks")
+
+
+def _write_column(entry: h5py.Group, path: str, values: npt.NDArray[Any]) -> None:
+    group, name = path.split("/")
+    packed = name in COMPRESSED and values.size > 0
+    layout = {"chunks": (min(CHUNK, values.size),), "shuffle": True, "compression": "lzf"} if packed else {}
+    _dataset(entry[group], name, values, **layout)
+
+
+def _group(parent: h5py.Group, name: str, nx_class: str = "NXcollection") -> h5py.Group:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = nx_class
+    return group
+
+
+def _dataset(group: h5py.Group, name: str, values: npt.NDArray[Any], **layout: Any) -> None:
+    dataset = group.create_dataset(name, data=values, track_times=False, **layout)
+    if name in UNITS:
+        dataset.attrs["units"] = UNITS[name]

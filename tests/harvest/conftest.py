@@ -1,0 +1,148 @@
+"""A small scan on disk, and its harvest by brute force over all pixels of all frames."""
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fabio.cbfimage import CbfImage
+from scipy.ndimage import binary_dilation
+
+from tds2el.experiment.geometry import Geometry
+from tds2el.settings import Experiment
+
+SHAPE = (46, 61)
+N_FRAMES = 40
+CELL = (6.1, 7.2, 8.3, 88.0, 95.0, 103.0)
+EXPERIMENT = {
+    "pixel_size": 1.5, "dist": 80.0, "lmbda": 0.7, "beam_tilt_angle": 0.3, "det_origin_X": 20.3,
+    "det_origin_Y": 25.8, "d1": 4.0, "d2": -9.0, "theta": 12.0, "theta_offset": 0.3, "omega": 57.3,
+    "omega_offset": -0.3, "alpha": 50.0, "beta": 1.5, "kappa": 34.0, "phi": 20.0, "angular_step": 0.4, "r1": -130.0,
+    "r2": 51.0, "r3": 61.0, "orientation_codes": 0, "pol_degree": 0.95, "normal_to_pol": (0.0, 0.1, 1.0),
+}  # fmt: skip
+
+
+def reciprocal(cell):
+    """(A, longest of a*, b*, c*), a* along x and c along z, from the metric alone."""
+    lengths, angles = np.array(cell[:3]), np.deg2rad(cell[3:])
+    cos = np.cos(angles)
+    metric = np.outer(lengths, lengths) * [[1, cos[2], cos[1]], [cos[2], 1, cos[0]], [cos[1], cos[0], 1]]
+    # a* ∥ x and c ∥ z make A upper triangular: with the axes' order reversed, the Cholesky factor.
+    a = np.linalg.cholesky(metric[::-1, ::-1])[::-1, ::-1]
+    return a, np.sqrt(np.diag(np.linalg.inv(metric)).max())
+
+
+@dataclass
+class Scan:
+    """A scan in a folder; `run` harvests it, `brute` says what the harvest must be."""
+
+    folder: Path
+    experiment: dict = field(default_factory=lambda: dict(EXPERIMENT))
+    options: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        rng = np.random.default_rng(5)
+        self._q = {}
+        self.geometry = Geometry(Experiment(**self.experiment))
+        self.a, self.unit = reciprocal(CELL)
+        self.images = rng.poisson(8.0, (N_FRAMES, *SHAPE)).astype(np.int32)
+        self.images[rng.random(self.images.shape) < 0.02] = -1
+        self.images[rng.random(self.images.shape) < 0.001] = 500
+        self.mask = rng.random(SHAPE) > 0.05
+        self.denominator = rng.uniform(0.8, 1.2, N_FRAMES)
+        pixels = [
+            (10, 10, 12.0),
+            (30, 45, 20.0),
+            (22, 30, 30.0),
+            (40, 15, 6.0),
+            (5, 50, 25.0),
+            (15, 5, 35.0),
+            (35, 25, 9.0),
+        ]
+        q = np.array([self.geometry.q_crystal(r, c, self.geometry.phi(n)) for r, c, n in pixels])
+        self.hkl = [tuple(int(i) for i in node) for node in np.unique(np.rint(q @ self.a.T), axis=0)]
+        self.options = {
+            "DeltaQ_max": 0.5, "DeltaQ_min": 0.12, "threshold": 100, "threshold_action": "frame",
+            "collectSpots": self.hkl, "ascii_generators": "1~", "Temperature": 300, "density": 2.0,
+            "images_prefix": "frame_", "images_postfix": ".cbf", "filter_file": "mask.npy",
+            "normalisation_file": "monitor.txt", "save_to_file": "harvest.h5", "load_from_file": None,
+        } | self.options  # fmt: skip
+        self.write()
+
+    def write(self):
+        for n, image in enumerate(self.images):
+            CbfImage(data=image).write(str(self.frame(n)))
+        np.save(self.folder / "mask.npy", self.mask.astype(np.uint8))
+        rows = [f"{self.frame(n)} {d!r}" for n, d in enumerate(self.denominator.tolist())]
+        (self.folder / "monitor.txt").write_text("\n".join(rows) + "\n")
+        cell = dict(zip(("AA", "BB", "CC", "aAA", "aBB", "aCC"), CELL, strict=True))
+        conf = self.experiment | cell | self.options
+        (self.folder / "conf.par").write_text("".join(f"{k} = {v!r}\n" for k, v in conf.items()))
+        (self.folder / "input.par").write_text("conf_file = 'conf.par'\n")
+
+    def frame(self, n):
+        return self.folder / f"frame_{n:04d}.cbf"
+
+    @property
+    def path(self):
+        return self.folder / "harvest.h5"
+
+    def run(self, *overrides):
+        from tds2el.harvest.collect import harvest
+        from tds2el.harvest.file import HarvestFile
+        from tds2el.parallel import World
+        from tds2el.settings import load_settings
+
+        harvest(load_settings(self.folder / "input.par", overrides), World())
+        return HarvestFile(self.path)
+
+    def brute(self, node, frame, action="frame", centring=None, dmax=0.5, threshold=100):
+        """(points, peaks, losses, hot) of one node in one frame; points are rows of row, column, counts, κ, Q."""
+        rows, columns = np.indices(SHAPE)
+        if frame not in self._q:
+            self._q[frame] = self.geometry.q_crystal(rows, columns, self.geometry.phi(frame))
+        q = self._q[frame]
+        g = np.linalg.inv(self.a) @ node
+        distance = np.linalg.norm(q - g, axis=-1)
+        ball = distance <= dmax * self.unit
+        foreign = np.zeros(SHAPE, dtype=bool)
+        for step in np.indices((5, 5, 5)).reshape(3, -1).T - 2 if centring else ():
+            if step.any() and (centring == "P" or (np.array(node) + step).sum() % 2 == 0):
+                other = np.linalg.norm(q - np.linalg.inv(self.a) @ (node + step), axis=-1)
+                foreign |= other < distance
+        counts = self.images[frame]
+        hot = ball & self.mask & (counts > threshold)
+        rejected = np.full(SHAPE, hot.any()) if action == "frame" else binary_dilation(hot, np.ones((5, 5)))
+        shell = ball & (distance >= 0.12 * self.unit)
+        fates = np.select([foreign, ~self.mask, counts < 0, rejected], [0, 1, 2, 3], 4)
+        losses = [int(np.count_nonzero(shell & (fates == fate))) for fate in range(4)]
+        kappa = self.geometry.polarisation(rows, columns) * self.geometry.solid_angle(rows, columns)
+        kappa = kappa * self.denominator[frame]
+
+        def table(chosen):
+            r, c = np.nonzero(chosen)
+            return np.column_stack([r, c, counts[r, c], kappa[r, c], q[r, c]])
+
+        return table(shell & (fates == 4)), table(hot & ~foreign), losses, bool(hot.any())
+
+
+@pytest.fixture
+def scan(tmp_path):
+    return Scan(tmp_path)
+
+
+@pytest.fixture
+def make_scan(tmp_path):
+    def make(**changes):
+        experiment = EXPERIMENT | {k: v for k, v in changes.items() if k in EXPERIMENT}
+        return Scan(tmp_path, experiment, {k: v for k, v in changes.items() if k not in EXPERIMENT})
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _fabio_is_quiet():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="fabio")
+        yield
