@@ -109,8 +109,8 @@ class Scan:
         foreign = np.zeros(SHAPE, dtype=bool)
         for step in np.indices((5, 5, 5)).reshape(3, -1).T - 2 if centring else ():
             if step.any() and (centring == "P" or (np.array(node) + step).sum() % 2 == 0):
-                other = np.linalg.norm(q - np.linalg.inv(self.a) @ (node + step), axis=-1)
-                foreign |= other < distance
+                other = np.linalg.norm(q[ball] - np.linalg.inv(self.a) @ (node + step), axis=-1)
+                foreign[ball] |= other < distance[ball]
         counts = self.images[frame]
         hot = ball & self.mask & (counts > threshold)
         rejected = np.full(SHAPE, hot.any()) if action == "frame" else binary_dilation(hot, np.ones((5, 5)))
