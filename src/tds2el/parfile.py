@@ -132,6 +132,9 @@ def _run(body: Sequence[ast.stmt], evaluator: Evaluator, assignments: list[Assig
 
 
 def _parse(text: str, file: str, mode: str) -> ast.AST:
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InputError(f"{file}:{line}: a null byte; is this a par-file?")
     try:
         with warnings.catch_warnings():  # a "\d" in a path is not worth Python's warning
             warnings.simplefilter("ignore")
@@ -140,10 +143,11 @@ def _parse(text: str, file: str, mode: str) -> ast.AST:
         plus = _missing_plus(text)
         line, message = (error.lineno or 1, error.msg) if plus is None else (plus, MISSING_PLUS)
         raise InputError(f"{file}:{line}: {message}") from None
-    except ValueError as error:  # null bytes
-        raise InputError(f"{file}:1: {error}; is this a par-file?") from None
     except (RecursionError, MemoryError):
-        raise InputError(f"{file}:1: an expression is nested too deeply") from None
+        # Python does not say where; what overflows its parser is long.
+        lines = text.split("\n")
+        line = lines.index(max(lines, key=len)) + 1
+        raise InputError(f"{file}:{line}: an expression is nested too deeply") from None
 
 
 def _missing_plus(text: str) -> int | None:
