@@ -1,0 +1,216 @@
+"""The series of detector frames: which files, in which order, at which angle, and their counts."""
+
+import contextlib
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tds2el.errors import InputError
+from tds2el.experiment import angles, headers, images
+from tds2el.experiment.headers import Header
+from tds2el.settings import FrameSettings
+
+
+@dataclass(eq=False)
+class FrameSeries:
+    """Frames n = 0, 1, … of one scan.
+
+    Attributes
+    ----------
+    names : one per frame: the file's name with path, ``file::i`` for frame i = 0, 1, … of a multi-frame file
+    shape : (rows, columns)
+    dtype : type of the counts as stored
+    angle_index : (n_frames,) x such that phi_n = phi + x·angular_step
+    count_cutoff : lowest count from which the headers call a pixel saturated, or None
+    pixel_mask : (rows, columns) True = good, from the files themselves (Eiger), or None
+    files : names of the files
+    """
+
+    names: list[str]
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    angle_index: npt.NDArray[np.float64]
+    count_cutoff: float | None
+    pixel_mask: npt.NDArray[np.bool_] | None
+    files: list[str]
+    _frames_in_file: npt.NDArray[np.int64]
+    _open: images.ImageFile | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self._ends = np.cumsum(self._frames_in_file)
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return len(self.names)
+
+    def read(self, n: int) -> npt.NDArray[Any]:
+        """Counts of frame ``n`` as stored, (rows, columns), in native byte order.
+
+        No data are: negative counts (gaps −1, bad pixels −2 of a Pilatus), NaN in a float frame, and what
+        ``pixel_mask`` excludes. A pixel that ``pixel_mask`` keeps and that has the largest value of its unsigned
+        type (Eiger) is saturated.
+
+        Raises
+        ------
+        InputError
+            Names the frame, which has vanished, is truncated or damaged, or is not shaped like frame 0.
+        """
+        i = int(np.searchsorted(self._ends, n, side="right"))
+        in_file = int(self._frames_in_file[i])
+        if in_file == 1:
+            data = images.read_image(self.files[i])
+        else:
+            data = self._open_file(self.files[i], in_file).frame(n - int(self._ends[i]) + in_file)
+        if data.shape != self.shape:
+            raise InputError(
+                f"{self.names[n]}: shape {data.shape[0]}×{data.shape[1]}, but that of the first frame is "
+                f"{self.shape[0]}×{self.shape[1]}; remove the frame or correct images_prefix"
+            )
+        return data
+
+    def _open_file(self, path: str, n_frames: int) -> images.ImageFile:
+        """The multi-frame file, kept open from one frame to the next."""
+        if self._open is None or self._open.path != path:
+            self.close()
+            opened = images.ImageFile(path)
+            if opened.n_frames != n_frames:
+                opened.close()
+                raise InputError(f"{path}: has {opened.n_frames} frames, but had {n_frames} at the start of the run")
+            self._open = opened
+        return self._open
+
+    def close(self) -> None:
+        """Close the multi-frame file that is open, if one is."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def open_frame_series(frames: FrameSettings, angular_step: float) -> FrameSeries:
+    """Find the frames, read all their headers, and work out the rotation angle of each.
+
+    Frames are ``sorted(glob(images_prefix + "*" + images_postfix))``; with ``frame_angle = "number"`` they are
+    put in the order of their numbers.
+
+    Parameters
+    ----------
+    angular_step : degrees per frame; its sign may differ from that in the headers
+
+    Raises
+    ------
+    InputError
+        No file found; a file that cannot be read. Without ``frame_angle``: numbers in the names that are not
+        contiguous or not in name order, header angles that do not advance by |angular_step| within a tenth.
+        With it: frames that have no number or header angle, or whose header angles do not go one way.
+    """
+    files = _find_files(frames.images_prefix, frames.images_postfix)
+    numbers = angles.frame_numbers(files, frames.images_prefix, frames.images_postfix)
+    if frames.frame_angle == "number":
+        files, x = angles.order_by_number(files, numbers)
+    elif frames.frame_angle is None:
+        angles.check_numbers(files, numbers)
+
+    n_in_file, file_headers, mask = _scan(files)
+    names = [file if n == 1 else f"{file}::{i}" for file, n in zip(files, n_in_file, strict=True) for i in range(n)]
+    if frames.frame_angle == "number":
+        if len(names) != len(files):
+            stack = files[int(np.argmax(n_in_file))]
+            raise InputError(f'{stack}: frame_angle = "number" needs one frame per file; use "header"')
+    else:
+        scan = angles.scan_angles(file_headers)
+        if frames.frame_angle == "header":
+            x = angles.index_from_header(names, scan, angular_step)
+        else:
+            angles.check_angles(names, scan, angular_step)
+            x = np.arange(len(names), dtype=np.float64)
+
+    first = _first_frame(files[0], n_in_file[0])
+    if mask is not None and mask.shape != first.shape:
+        raise InputError(f"{files[0]}: its pixel_mask has the shape {mask.shape}, its frames {first.shape}")
+    return FrameSeries(
+        names=names,
+        shape=(first.shape[0], first.shape[1]),
+        dtype=first.dtype,
+        angle_index=x,
+        count_cutoff=headers.lowest_cutoff(file_headers),
+        pixel_mask=mask,
+        files=files,
+        _frames_in_file=np.array(n_in_file, dtype=np.int64),
+    )
+
+
+def _find_files(prefix: str, postfix: str) -> list[str]:
+    # The second try is for folders with [ ] in their names.
+    found = glob.glob(prefix + "*" + postfix) or glob.glob(f"{glob.escape(prefix)}*{glob.escape(postfix)}")
+    files = sorted(f for f in found if not os.path.isdir(f))
+    if not files:
+        raise InputError(f"no file matches {prefix}*{postfix}; check images_prefix and images_postfix")
+    return files
+
+
+def _scan(files: Sequence[str]) -> tuple[list[int], list[Header], npt.NDArray[np.bool_] | None]:
+    """Number of frames and header of each file, and the pixels that are good in all.
+
+    As cheaply as possible: a series has thousands of files.
+    """
+    mask: npt.NDArray[np.bool_] | None = None
+    n_in_file: list[int] = []
+    file_headers: list[Header] = []
+    single = False  # one frame in the first file that is neither CBF nor HDF5: one in all, checked when read
+    for path in files:
+        head = images.file_head(path)
+        n, header = 1, None
+        if images.is_cbf(path, head):
+            images.check_cbf_complete(path, head)
+        elif images.is_hdf5(head):
+            headers.check_hdf5_links(path)
+            with contextlib.closing(images.ImageFile(path)) as image:
+                n = image.n_frames
+            header = headers.hdf5_header(path, n)
+            mask = _combine(mask, header.pixel_mask, path)
+            header.pixel_mask = None
+        elif not single:
+            with contextlib.closing(images.ImageFile(path)) as image:
+                n = image.n_frames
+                single = n == 1
+                if n > 1:
+                    texts = [image.header(i) for i in range(n)]
+                    header = headers.merge_frames([headers.text_header(text.encode()) for text in texts])
+        n_in_file.append(n)
+        file_headers.append(headers.text_header(head) if header is None else header)
+    return n_in_file, file_headers, mask
+
+
+def _combine(
+    mask: npt.NDArray[np.bool_] | None, other: npt.NDArray[np.bool_] | None, path: str
+) -> npt.NDArray[np.bool_] | None:
+    if mask is None or other is None:
+        return other if mask is None else mask
+    if mask.shape != other.shape:
+        raise InputError(f"{path}: its pixel_mask has the shape {other.shape}, that of other files {mask.shape}")
+    return mask & other
+
+
+def _first_frame(path: str, n_frames: int) -> npt.NDArray[Any]:
+    if n_frames == 1:
+        return images.read_image(path)
+    with contextlib.closing(images.ImageFile(path)) as image:
+        return image.frame(0)

@@ -1,0 +1,192 @@
+"""One detector image file: reading it through fabio, with every way it can be broken turned into one line.
+
+fabio knows the formats. What it does not do is guarded against here: a CBF cut in its header makes fabio's
+reader loop for ever, a truncated EDF is padded with zeros (and a zero is data), an HDF5 master whose data
+file is missing silently has fewer frames, and all of them log lines of their own.
+"""
+
+import bz2
+import contextlib
+import gzip
+import logging
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from tds2el.errors import InputError
+
+_HEAD_BYTES = 16384
+_HEAD_LIMIT = 1 << 20
+_CBF_STARTER = b"\x0c\x1a\x04\xd5"
+_CBF_SIZE = re.compile(rb"X-Binary-Size:\s*(\d+)")
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Silence fabio's log and turn any error into one InputError that names ``name``."""
+    log = logging.getLogger("fabio")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: the file does not exist (any more)") from error
+    except Exception as error:
+        # fabio and h5py raise anything from AssertionError to bare Exception on a damaged file
+        reason = (str(error).strip() or "damaged or not an image").splitlines()[0]
+        raise InputError(f"{name}: cannot be read: {reason}") from error
+    finally:
+        log.setLevel(level)
+
+
+def file_head(path: str) -> bytes:
+    """First bytes of a (perhaps gzip or bzip2 compressed) file; of a CBF at least its whole header.
+
+    Raises InputError if the file cannot be read.
+    """
+    with reading(path), _open(path) as stream:
+        head = stream.read(_HEAD_BYTES)
+        if is_cbf(path, head):
+            while _CBF_STARTER not in head and len(head) < _HEAD_LIMIT:
+                block = stream.read(_HEAD_BYTES)
+                if not block:
+                    break
+                head += block
+    return head
+
+
+def _open(path: str) -> BinaryIO:
+    if path.endswith(".gz"):
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if path.endswith(".bz2"):
+        return cast(BinaryIO, bz2.open(path, "rb"))
+    return open(path, "rb", buffering=0)
+
+
+def is_cbf(path: str, head: bytes) -> bool:
+    """True for a CBF, by content or name (an empty one must not reach fabio's reader either)."""
+    return head.startswith(b"###CBF") or re.search(r"\.cbf(\.gz|\.bz2)?$", path, re.IGNORECASE) is not None
+
+
+def is_hdf5(head: bytes) -> bool:
+    """True for an HDF5 file."""
+    return head.startswith(_HDF5_MAGIC)
+
+
+def check_cbf_complete(path: str, head: bytes) -> None:
+    """Raise InputError unless all the bytes that the header of the CBF announces are there."""
+    start = head.find(_CBF_STARTER)
+    size = _CBF_SIZE.search(head, 0, max(start, 0))
+    if start < 0 or size is None:
+        raise InputError(f"{path}: not a CBF, or cut off in its header; copy the file again or leave it out")
+    if path.endswith((".gz", ".bz2")):
+        return  # the decompressor notices the missing end
+    with reading(path):
+        there = os.stat(path).st_size - start - len(_CBF_STARTER)
+    if there < int(size[1]):
+        raise InputError(
+            f"{path}: truncated, {max(there, 0)} of {int(size[1])} bytes of its image are there; "
+            "copy the file again or leave it out"
+        )
+
+
+def read_image(path: str) -> npt.NDArray[Any]:
+    """Read a file that holds one image.
+
+    Returns
+    -------
+    (rows, columns) array, as stored, in native byte order.
+
+    Raises
+    ------
+    InputError
+        The file is missing, truncated, damaged or not one two-dimensional image.
+    """
+    head = file_head(path)
+    if is_cbf(path, head):
+        check_cbf_complete(path, head)
+        with reading(path):
+            from fabio.cbfimage import CbfImage
+
+            # The checksum would double the time; a truncated file has been found above.
+            return _plain(CbfImage().read(path, check_MD5=False).data, path)
+    with contextlib.closing(ImageFile(path)) as image:
+        if image.n_frames != 1:
+            raise InputError(f"{path}: holds {image.n_frames} frames where one is expected")
+        return image.frame(0)
+
+
+class ImageFile:
+    """An open image file of one or more frames (EDF stack, Eiger master, TIFF, …; not CBF).
+
+    Raises
+    ------
+    InputError
+        The file is missing, truncated, damaged or of no format that fabio knows.
+    """
+
+    n_frames: int
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._image: Any = None
+        self._taken: set[int] = set()
+        self._load()
+
+    def _load(self) -> None:
+        self.close()
+        with reading(self.path):
+            import fabio
+
+            self._image = fabio.open(self.path)
+            self.n_frames = self._image.nframes
+        if getattr(self._image, "incomplete_file", False):
+            self.close()
+            raise InputError(f"{self.path}: truncated; copy the file again or leave it out")
+
+    def frame(self, index: int) -> npt.NDArray[Any]:
+        """Frame ``index`` as a (rows, columns) array in native byte order."""
+        name = self.path if self.n_frames == 1 else f"{self.path}::{index}"
+        if index in self._taken:
+            self._load()
+        with reading(name):
+            from fabio.edfimage import EdfImage
+
+            frame = self._frame(index)
+            data = _plain(frame.data, name)
+            if isinstance(frame, EdfImage):
+                # fabio would keep every frame of the stack in memory, and cannot read one again once dropped
+                frame.data = None
+                self._taken.add(index)
+        return data
+
+    def header(self, index: int) -> str:
+        """Header of frame ``index`` as text, one ``key value`` a line."""
+        with reading(self.path):
+            return "\n".join(f"{key} {value}" for key, value in self._frame(index).header.items())
+
+    def _frame(self, index: int) -> Any:
+        return self._image if self.n_frames == 1 else self._image.getframe(index)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._image is not None:
+            self._image.close()
+        self._image = None
+        self._taken = set()
+
+
+def _plain(data: Any, name: str) -> npt.NDArray[Any]:
+    """Check that ``data`` is a two-dimensional array of numbers and make it contiguous and native."""
+    if data is None or not isinstance(data, np.ndarray):
+        raise InputError(f"{name}: cannot be read: truncated, damaged or not an image")
+    if data.ndim != 2 or data.dtype.kind not in "biuf":
+        raise InputError(f"{name}: not a two-dimensional image of numbers (shape {data.shape}, {data.dtype})")
+    return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
