@@ -1,4 +1,4 @@
-"""Choice of the OpenCL device.
+"""Choice of the device and its engine.
 
 Nothing is picked silently: the caller prints the device, and an absent choice is an error that lists what there is.
 """
@@ -14,6 +14,42 @@ from pathlib import Path
 from typing import Any
 
 from tds2el.errors import InputError
+from tds2el.model.engine import Columns, Engine, Points
+from tds2el.model.numpy_engine import NumpyEngine
+from tds2el.model.opencl_engine import OpenCLEngine
+
+
+def make_engine(
+    choice: str | None,
+    points: Points,
+    columns: Columns,
+    *,
+    temperature: float,
+    density: float,
+    relative_error: float = 0.0,
+    ranks_on_node: int = 1,
+) -> Engine:
+    """The engine that the option `device` names, with the points on it.
+
+    Parameters
+    ----------
+    choice : str or None
+        "numpy", or what `select_device` takes.
+    points : Points
+    columns : Columns
+    temperature, density : float
+        K and g/cm³.
+    relative_error : float
+        ε in the variance m + (ε m)².
+    ranks_on_node : int
+        As `select_device` takes it.
+    """
+    if choice == "numpy":
+        return NumpyEngine(points, columns, temperature=temperature, density=density, relative_error=relative_error)
+    device = select_device(choice, ranks_on_node)
+    return OpenCLEngine(
+        device, points, columns, temperature=temperature, density=density, relative_error=relative_error
+    )
 
 
 def select_device(choice: str | None, ranks_on_node: int = 1) -> Any:

@@ -39,13 +39,13 @@ def model_columns(q: Array, node: Array, tensor: Array, quantum: QuantumSum, col
     gamma = christoffel(tensor, q)
     t0, t1, t2 = quantum.tail
     forced: Array = np.einsum("nij,nj->ni", gamma, Q)
-    norm = np.sum(Q * Q, axis=1)
+    norm: Array = np.sum(Q * Q, axis=1)
     first, second = np.sum(Q * forced, axis=1), np.sum(forced * forced, axis=1)
-    s = t0 * norm + t1 * first + t2 * second
-    scale = t0 * norm + 2 * t1 * first + 3 * t2 * second
+    s: Array = t0 * norm + t1 * first + t2 * second
+    scale: Array = t0 * norm + 2 * t1 * first + 3 * t2 * second
     # Products of strains whose contraction with ∂C/∂p is ∂S/∂p.
     big, pushed = strain(Q, q), strain(forced, q)
-    products = t1 * _outer(big, big) + t2 * (_outer(pushed, big) + _outer(big, pushed))
+    products: Array = t1 * _outer(big, big) + t2 * (_outer(pushed, big) + _outer(big, pushed))
     for n in range(quantum.n_max + 1):
         weight = 1.0 if n == 0 else 2.0
         shift = n * n * quantum.a

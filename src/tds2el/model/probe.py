@@ -1,6 +1,7 @@
 """Builds the model kernel on a CPU device and checks one pass against numpy.
 
-Usage: ``python -m tds2el.model.probe PLATFORM INDEX``. It runs in a process of its own because a broken driver ends the process that uses it.
+Usage: ``python -m tds2el.model.probe PLATFORM INDEX``, in a process of its own: a broken driver ends the process that
+uses it.
 """
 
 from __future__ import annotations

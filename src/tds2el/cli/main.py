@@ -1,0 +1,94 @@
+"""The command line: ``tds2el input.par``, and one word for each other command.
+
+Only argparse is imported before it is known what to do, so that --help and --version answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from tds2el import __version__
+from tds2el.errors import InputError
+
+COMMANDS = {
+    "run": "harvest, dry run and fit (this word may be left out)",
+    "simulate-scan": "write the frames of a virtual crystal",
+    "demo": "simulate calcite, harvest, fit, and compare with the truth",
+}
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        Exit code: 0, 2 for a mistake in what the user gave (one line, no traceback), 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else BAD_INPUT
+    if words[0] in ("-V", "--version"):
+        print(f"tds2el {__version__}")
+        return 0
+    name = words.pop(0) if words[0] in COMMANDS else "run"
+    command = importlib.import_module(f"tds2el.cli.{name.replace('-', '_')}")
+    return _run(command, _parser(name, command).parse_args(words))
+
+
+def _run(command: ModuleType, options: argparse.Namespace) -> int:
+    from tds2el.parallel import World, connect
+
+    world = World()
+    try:
+        world = connect()
+        world.attempt(lambda: None)
+        command.run(options, world)
+    except InputError as error:
+        # Errors inside a run are agreed on by all ranks before they get here; one of them speaks.
+        if world.rank == 0:
+            print(f"tds2el: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseException:
+        # A mistake of ours on one rank would leave the others waiting for ever.
+        if world.comm is not None:
+            import traceback
+
+            traceback.print_exc()
+            world.comm.Abort(1)
+        raise
+    return 0
+
+
+def _parser(name: str, command: ModuleType) -> argparse.ArgumentParser:
+    program = "tds2el" if name == "run" else f"tds2el {name}"
+    parser = argparse.ArgumentParser(prog=program, description=command.HELP)
+    command.add_arguments(parser)
+    return parser
+
+
+def _help() -> str:
+    lines = [
+        "usage: tds2el input.par [--set NAME=VALUE ...]",
+        *(f"       tds2el {name} ..." for name in COMMANDS if name != "run"),
+        "",
+        "Elastic constants of crystals from thermal diffuse X-ray scattering.",
+        "",
+        *(f"  {name:15s} {text}" for name, text in COMMANDS.items()),
+        "",
+        "tds2el COMMAND --help tells more; under MPI: mpirun -n 8 tds2el input.par",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
