@@ -76,11 +76,16 @@ class RegionGatherer {
                    const dense<double> &in_plane, const dense<double> &normal, double pol_degree, double dist,
                    dense<double> centres, dense<double> neighbours, dense<std::int64_t> neighbour_offsets,
                    double delta_min, double delta_max, double threshold, double saturation, int border)
-        : mask_(std::move(mask)), pixel_to_lab_(to_matrix(pixel_to_lab)), beam_(to_vector(beam)), lmbda_(lmbda),
+        : mask_(std::move(mask)), pixel_to_lab_(to_matrix(pixel_to_lab)), beam_(to_vector(beam)), wave_number_(1 / lmbda),
           in_plane_(to_vector(in_plane)), normal_(to_vector(normal)), pol_degree_(pol_degree), dist_(dist),
           centres_(std::move(centres)), neighbours_(std::move(neighbours)), offsets_(std::move(neighbour_offsets)),
           min2_(delta_min * delta_min), max2_(delta_max * delta_max), threshold_(threshold), saturation_(saturation),
           border_(border) {
+        // q belongs to the other node beyond the plane half way: q·v > v²/2.
+        for (py::ssize_t k = 0; k < neighbours_.size() / 3; ++k) {
+            const double *v = neighbours_.data() + 3 * k;
+            bisectors_.push_back(0.5 * (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]));
+        }
         if (mask_.ndim() != 2) throw std::invalid_argument("the mask must be 2-D");
         if (offsets_.size() != centres_.size() / 3 + 1) throw std::invalid_argument("one offset per centre, plus one");
     }
@@ -104,9 +109,10 @@ class RegionGatherer {
         std::vector<std::uint8_t> hot_frame(n, 0);
         {
             py::gil_scoped_release release;
+            std::vector<ShellPixel> shell;
             for (std::size_t i = 0; i < n; ++i)
-                hot_frame[i] = region(image.data(), turn, blobs.data()[i], regions.data() + 4 * i, denominator, points,
-                                      peaks, lost.data() + i * n_causes);
+                hot_frame[i] = region(image.data(), turn, blobs.data()[i], regions.data() + 4 * i, denominator, shell,
+                                      points, peaks, lost.data() + i * n_causes);
         }
         return py::make_tuple(to_tuple(points), to_tuple(peaks),
                               to_array(lost).reshape({static_cast<py::ssize_t>(n), py::ssize_t{n_causes}}),
@@ -124,9 +130,8 @@ class RegionGatherer {
 
     bool is_nearer_to_another(const Vector &q, std::int64_t blob) const {
         for (std::int64_t k = offsets_.data()[blob]; k < offsets_.data()[blob + 1]; ++k) {
-            const double *p = neighbours_.data() + 3 * k;
-            const Vector v{p[0], p[1], p[2]};
-            if (dot(q, v) > 0.5 * dot(v, v)) return true;
+            const double *v = neighbours_.data() + 3 * k;
+            if (q[0] * v[0] + q[1] * v[1] + q[2] * v[2] > bisectors_[static_cast<std::size_t>(k)]) return true;
         }
         return false;
     }
@@ -137,27 +142,27 @@ class RegionGatherer {
         return (pol_degree_ * (1 - u * u) + (1 - pol_degree_) * (1 - w * w)) * c * c * c;
     }
 
-    // Returns whether a good pixel of the ball exceeds the threshold.
+    // Returns whether a good pixel of the ball exceeds the threshold. The buffer `shell` is reused.
     template <class T>
     bool region(const T *image, const Matrix &turn, std::int64_t blob, const std::int64_t *box, double denominator,
-                Points &points, Points &peaks, std::int64_t *lost) const {
+                std::vector<ShellPixel> &shell, Points &points, Points &peaks, std::int64_t *lost) const {
         const std::int64_t width = mask_.shape(1);
         const double *g = centres_.data() + 3 * blob;
         const std::size_t peaks_before = peaks.row.size(), points_before = points.row.size();
-        std::vector<ShellPixel> shell;
+        shell.clear();
         std::vector<std::array<std::int64_t, 2>> hot;
 
         for (std::int64_t r = box[0]; r < box[1]; ++r) {
             for (std::int64_t c = box[2]; c < box[3]; ++c) {
                 const Vector p = pixel_to_lab_ * Vector{static_cast<double>(r), static_cast<double>(c), 1.0};
-                const double length = std::sqrt(dot(p, p));
-                const Vector direction{p[0] / length, p[1] / length, p[2] / length};
-                const Vector lab{(direction[0] + beam_[0]) / lmbda_, (direction[1] + beam_[1]) / lmbda_,
-                                 (direction[2] + beam_[2]) / lmbda_};
+                const double length = std::sqrt(dot(p, p)), inverse = 1 / length;
+                const Vector direction{p[0] * inverse, p[1] * inverse, p[2] * inverse};
+                const Vector lab{(direction[0] + beam_[0]) * wave_number_, (direction[1] + beam_[1]) * wave_number_,
+                                 (direction[2] + beam_[2]) * wave_number_};
                 const Vector q_full = turn * lab;
                 const Vector q{q_full[0] - g[0], q_full[1] - g[1], q_full[2] - g[2]};
                 const double q2 = dot(q, q);
-                if (!(q2 <= max2_)) continue;
+                if (q2 > max2_) continue;
 
                 const T value = image[r * width + c];
                 const bool good = mask_.data()[r * width + c];
@@ -210,11 +215,12 @@ class RegionGatherer {
     dense<bool> mask_;
     Matrix pixel_to_lab_;
     Vector beam_;
-    double lmbda_;
+    double wave_number_;
     Vector in_plane_, normal_;
     double pol_degree_, dist_;
     dense<double> centres_, neighbours_;
     dense<std::int64_t> offsets_;
+    std::vector<double> bisectors_;
     double min2_, max2_, threshold_, saturation_;
     std::int64_t border_;
 };

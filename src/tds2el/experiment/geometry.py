@@ -85,7 +85,7 @@ class Geometry:
         normal = np.asarray(self.experiment.normal_to_pol, dtype=float)
         normal /= np.linalg.norm(normal)
         in_plane = np.cross(self.beam, normal)
-        return in_plane / np.linalg.norm(in_plane), normal
+        return np.asarray(in_plane / np.linalg.norm(in_plane)), normal
 
     @cached_property
     def orientation(self) -> Array:
@@ -96,7 +96,7 @@ class Geometry:
     @cached_property
     def pixel_to_plane(self) -> Array:
         """(2, 2) in mm: (x, y) = pixel_to_plane · (row − det_origin_X, column − det_origin_Y)."""
-        return self.experiment.pixel_size * ORIENTATION_MATRICES[self.experiment.orientation_codes]
+        return np.asarray(self.experiment.pixel_size * ORIENTATION_MATRICES[self.experiment.orientation_codes])
 
     @cached_property
     def origin(self) -> Array:
@@ -140,11 +140,11 @@ class Geometry:
         """
         p = self._pixel_vectors(row, column)
         direction = p / np.linalg.norm(p, axis=-1, keepdims=True)
-        return (direction + self.beam) / self.experiment.lmbda
+        return np.asarray((direction + self.beam) / self.experiment.lmbda)
 
     def q_crystal(self, row: npt.ArrayLike, column: npt.ArrayLike, phi: npt.ArrayLike) -> Array:
         """Q in the crystal frame, shape (..., 3) in Å⁻¹, of pixels at goniometer angles phi (degrees)."""
-        return np.einsum("...ij,...j->...i", self.lab_to_crystal(phi), self.q_lab(row, column))
+        return np.asarray(np.einsum("...ij,...j->...i", self.lab_to_crystal(phi), self.q_lab(row, column)))
 
     def polarisation(self, row: npt.ArrayLike, column: npt.ArrayLike) -> Array:
         """POL, shape (...): the polarisation factor of pixels."""
@@ -152,9 +152,7 @@ class Geometry:
         direction = p / np.linalg.norm(p, axis=-1, keepdims=True)
         in_plane, normal = self.polarisation_axes
         degree = self.experiment.pol_degree
-        return np.asarray(
-            degree * (1 - (direction @ in_plane) ** 2) + (1 - degree) * (1 - (direction @ normal) ** 2)
-        )
+        return np.asarray(degree * (1 - (direction @ in_plane) ** 2) + (1 - degree) * (1 - (direction @ normal) ** 2))
 
     def solid_angle(self, row: npt.ArrayLike, column: npt.ArrayLike) -> Array:
         """C3 = dist³/(dist² + x² + y²)^{3/2}, shape (...): the solid angle relative to the foot point's."""

@@ -78,9 +78,7 @@ class PointList:
         if not column:
             return np.empty(shape, dtype=dtype)
         runs = [
-            run
-            for values, n in zip(column, self._number, strict=True)
-            for run in np.split(values, np.cumsum(n)[:-1])
+            run for values, n in zip(column, self._number, strict=True) for run in np.split(values, np.cumsum(n)[:-1])
         ]
         del column, number
         return np.concatenate([runs[i] for i in order], dtype=dtype, casting="unsafe")

@@ -87,9 +87,7 @@ def harvest(settings: Settings, world: World) -> Path:
     listing = hashlib.sha256("\n".join(inputs.series.names).encode()).hexdigest()
     error = None
     if len(set(world.gather_all(listing))) > 1:
-        error = InputError(
-            "images_prefix: the ranks see different lists of frames; wait until the series is complete"
-        )
+        error = InputError("images_prefix: the ranks see different lists of frames; wait until the series is complete")
     world.agree(error)
     if world.rank == 0:
         for text in inputs.notes:
@@ -108,9 +106,7 @@ def _prepare(settings: Settings) -> _Inputs:
     hkl = np.array(options.collectSpots, dtype=np.int64)
     experiment, frames, lengths_and_angles = settings.experiment, settings.frames, settings.crystal.cell
     if experiment is None or frames is None or lengths_and_angles is None:
-        raise InputError(
-            "a harvest needs the experiment, the cell and images_prefix; give them in the par-files"
-        )
+        raise InputError("a harvest needs the experiment, the cell and images_prefix; give them in the par-files")
     if options.DeltaQ_min is None or options.DeltaQ_max is None:
         raise InputError("DeltaQ_min, DeltaQ_max: a harvest needs both; give them in the conf_file")
     centring = settings.crystal.centring
@@ -185,9 +181,7 @@ def _check_nodes(
         raise InputError("collectSpots: (0, 0, 0) is the direct beam; take it out")
     absent = hkl[~allowed(hkl, centring)]
     if len(absent):
-        raise InputError(
-            f"collectSpots: {_names(absent)} absent for centring = {centring!r}; correct one or the other"
-        )
+        raise InputError(f"collectSpots: {_names(absent)} absent for centring = {centring!r}; correct one or the other")
     nearest = [nearest_allowed(node, cell, centring) for node in hkl]
     closest = min(range(len(hkl)), key=lambda i: nearest[i][1])
     neighbour, distance = nearest[closest]
@@ -210,9 +204,7 @@ def _check_nodes(
 def _threshold(option: float | None, cutoff: float | None) -> tuple[float, float, str]:
     """Counts above the first or at least the second are over threshold; and what to tell the user."""
     if option is None and cutoff is None:
-        raise InputError(
-            "threshold: not given, and the frames' headers name no count cutoff; give it in counts"
-        )
+        raise InputError("threshold: not given, and the frames' headers name no count cutoff; give it in counts")
     threshold = np.inf if option is None else option
     saturation = np.inf if cutoff is None else cutoff
     if saturation <= threshold:
@@ -261,9 +253,7 @@ def _read_frames(inputs: _Inputs, world: World) -> _Found:
     shares = np.array_split(np.arange(frames.size), world.size)
     mine, blocks = shares[world.rank], -(-len(shares[0]) // BLOCK)
     # disable=None: no bar unless standard error is a terminal.
-    with tqdm(
-        total=len(mine), desc="harvest", unit="frame", disable=None if world.rank == 0 else True
-    ) as bar:
+    with tqdm(total=len(mine), desc="harvest", unit="frame", disable=None if world.rank == 0 else True) as bar:
         for block in range(blocks):
             error: Exception | None = None
             part = mine[block * BLOCK : (block + 1) * BLOCK]

@@ -109,9 +109,7 @@ def write_harvest(
                         _write_column(file["entry"], name, array)
             os.replace(temporary, path)
         except (OSError, RuntimeError) as caught:
-            error = InputError(
-                f"save_to_file = {path}: cannot be written ({caught}); check space and permissions"
-            )
+            error = InputError(f"save_to_file = {path}: cannot be written ({caught}); check space and permissions")
         finally:
             temporary.unlink(missing_ok=True)
     for _ in columns:
@@ -153,9 +151,7 @@ class HarvestFile:
         self.path = Path(path)
         self._option = option
         if not self.path.is_file():
-            raise InputError(
-                f"{option} = {path}: there is no such file; harvest first, with save_to_file = {path}"
-            )
+            raise InputError(f"{option} = {path}: there is no such file; harvest first, with save_to_file = {path}")
         with self._readable():
             self._file = h5py.File(self.path, "r", locking=False)
         try:
@@ -167,9 +163,7 @@ class HarvestFile:
 
     def _read_head(self, file: h5py.File) -> None:
         if file.attrs.get("format") != FORMAT:
-            raise InputError(
-                f"{self._option} = {self.path}: HDF5, but no harvest of tds2el; name the harvest file"
-            )
+            raise InputError(f"{self._option} = {self.path}: HDF5, but no harvest of tds2el; name the harvest file")
         if file.attrs["format_version"] != FORMAT_VERSION:
             raise InputError(
                 f"{self._option} = {self.path}: format version {file.attrs['format_version']}, this program "
@@ -250,8 +244,7 @@ class HarvestFile:
         except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             reason = str(error).splitlines()[0].strip("'\"") if str(error) else type(error).__name__
             raise InputError(
-                f"{self._option} = {self.path}: not a harvest file, or a damaged one ({reason}); "
-                "harvest again"
+                f"{self._option} = {self.path}: not a harvest file, or a damaged one ({reason}); harvest again"
             ) from error
 
     def close(self) -> None:

@@ -63,9 +63,7 @@ class Plan:
     region: IntArray
 
 
-def make_plan(
-    geometry: Geometry, nodes: Array, angle_index: Array, delta: float, shape: tuple[int, int]
-) -> Plan:
+def make_plan(geometry: Geometry, nodes: Array, angle_index: Array, delta: float, shape: tuple[int, int]) -> Plan:
     """Plan the visits of balls round nodes; passages that miss the detector are left out.
 
     Parameters
@@ -80,15 +78,9 @@ def make_plan(
     shape : (int, int)
         Rows and columns of a frame.
     """
-    found = [
-        (node, passage)
-        for node, g in enumerate(nodes)
-        for passage in passages(geometry, g, angle_index, delta)
-    ]
+    found = [(node, passage) for node, g in enumerate(nodes) for passage in passages(geometry, g, angle_index, delta)]
     counts = [passage.frames.size for _, passage in found]
-    frame = (
-        np.concatenate([passage.frames for _, passage in found], dtype=np.int64) if found else _no_visits()
-    )
+    frame = np.concatenate([passage.frames for _, passage in found], dtype=np.int64) if found else _no_visits()
     blob = np.repeat(np.arange(len(found)), counts)
     node = np.array([node for node, _ in found], dtype=np.int64)
     region = regions(geometry, nodes[node[blob]], geometry.phi(angle_index[frame]), delta, shape)
@@ -162,9 +154,7 @@ def regions(geometry: Geometry, nodes: Array, phi: Array, delta: float, shape: t
         spread = s * np.sqrt(np.maximum(cx**2 + cy**2 - s**2, 0))
         low[bounded, axis] = e.dist * (-cx * cy - spread) / (cx**2 - s**2)
         high[bounded, axis] = e.dist * (-cx * cy + spread) / (cx**2 - s**2)
-    corners = np.stack(
-        [low, np.stack([low[:, 0], high[:, 1]], 1), np.stack([high[:, 0], low[:, 1]], 1), high], 1
-    )
+    corners = np.stack([low, np.stack([low[:, 0], high[:, 1]], 1), np.stack([high[:, 0], low[:, 1]], 1), high], 1)
     pixels = corners @ np.linalg.inv(geometry.pixel_to_plane).T + geometry.origin
     limit = np.array(shape)
     first = np.clip(np.floor(pixels.min(axis=1)) - MARGIN, 0, limit).astype(np.int64)

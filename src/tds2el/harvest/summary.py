@@ -14,8 +14,6 @@ def harvest_table(harvest: HarvestFile) -> str:
             f"{blob:5d}  {h:4d} {k:4d} {l:4d}  {harvest.angle[blob]:9.3f}  {frames:>13}  "
             f"{harvest.n_points[blob]:10d}  {harvest.n_peaks[blob]:15d}"
         )
-    total = (
-        f"{harvest.n_blobs} blobs, {harvest.n_points.sum()} points, {harvest.n_peaks.sum()} above threshold"
-    )
+    total = f"{harvest.n_blobs} blobs, {harvest.n_points.sum()} points, {harvest.n_peaks.sum()} above threshold"
     lost = ", ".join(f"{harvest.lost[cause].sum()} {cause.replace('_', ' ')}" for cause in LOSSES)
     return "\n".join([*lines, "", total, f"lost: {lost}"])
