@@ -9,7 +9,7 @@ import pytest
 
 from tds2el import parallel
 from tds2el.errors import InputError
-from tds2el.parallel import World, connect, environment_without_launcher
+from tds2el.parallel import World, connect, environment_without_launcher, launched_rank
 
 MPIRUN = Path(sys.executable).parent / "mpirun"
 needs_mpirun = pytest.mark.skipif(not MPIRUN.exists(), reason=f"no mpirun beside {sys.executable}")
@@ -98,6 +98,11 @@ def test_pieces_cover_an_array():
     pieces = parallel._pieces(array)
     assert b"".join(piece.tobytes() for piece in pieces) == array.tobytes()
     assert parallel._pieces(np.empty((0, 3))) == []
+
+
+def test_rank_for_a_message_when_mpi_fails():
+    assert launched_rank({}) == 0
+    assert launched_rank({"OMPI_COMM_WORLD_RANK": "3", "SLURM_PROCID": "0"}) == 3
 
 
 def test_child_processes_are_no_ranks():

@@ -22,6 +22,7 @@ T = TypeVar("T")
 # counts, since mpirun may itself use srun. SLURM_NTASKS is left out, because a plain batch script has it too.
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_", "MPI_LOCAL", "HYDI_", "SLURM_STEP_")
+RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
 # MPI counts are 32-bit; arrays travel in pieces of this many bytes.
 PIECE_BYTES = 1 << 30
 
@@ -141,6 +142,12 @@ def connect(environment: Mapping[str, str] = os.environ) -> World:
     world = World(comm.Get_rank(), comm.Get_size(), node.Get_rank(), node.Get_size(), comm)
     node.Free()
     return world
+
+
+def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
+    """The rank that the launcher gave this process, for a message when MPI itself fails; 0 if there is none."""
+    ranks = (environment.get(name, "") for name in RANK_VARIABLES)
+    return next((int(rank) for rank in ranks if rank.isdigit()), 0)
 
 
 def environment_without_launcher(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -70,9 +70,9 @@ class Scan:
         } | self.options  # fmt: skip
         self.write()
 
-    def write(self):
+    def write(self, header=None):
         for n, image in enumerate(self.images):
-            CbfImage(data=image).write(str(self.frame(n)))
+            CbfImage(header=header, data=image).write(str(self.frame(n)))
         np.save(self.folder / "mask.npy", self.mask.astype(np.uint8))
         rows = [f"{self.frame(n)} {d!r}" for n, d in enumerate(self.denominator.tolist())]
         (self.folder / "monitor.txt").write_text("\n".join(rows) + "\n")

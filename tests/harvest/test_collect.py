@@ -106,6 +106,33 @@ def test_threshold_is_needed(scan):
         scan.run("threshold=None")
 
 
+@pytest.mark.parametrize("threshold", [None, 100, 40])
+def test_lowest_of_threshold_and_count_cutoff(scan, caplog, threshold):
+    caplog.set_level("INFO", "tds2el")
+    scan.images[scan.images == 500] = 60
+    scan.images[scan.images == 16] = 45
+    header = {"_array_data.header_contents": "# Detector: PILATUS\r\n# Count_cutoff 60 counts"}
+    scan.write(header)
+    with scan.run(f"threshold={threshold}") as harvest:
+        # A pixel that reaches the cutoff is saturated; a threshold is to be exceeded.
+        check(scan, harvest, threshold=40 if threshold == 40 else 59)
+        assert harvest.n_peaks.sum() > 3
+    assert ("the headers' count cutoff, 60, is the threshold" in caplog.text) == (threshold != 40)
+
+
+def test_largest_value_of_an_unsigned_type_is_saturation(scan):
+    from fabio.edfimage import EdfImage
+
+    scan.images = np.where(scan.images == 500, 65535, np.maximum(scan.images, 0))
+    for n, image in enumerate(scan.images):
+        EdfImage(data=image.astype(np.uint16)).write(str(scan.frame(n).with_suffix(".edf")))
+    rows = (scan.folder / "monitor.txt").read_text()
+    (scan.folder / "monitor.txt").write_text(rows.replace(".cbf", ".edf"))
+    with scan.run("images_postfix=.edf", "threshold=1e6") as harvest:
+        check(scan, harvest, threshold=65534)
+        assert set(np.concatenate([harvest.peaks(b)[0] for b in range(harvest.n_blobs)])) == {65535}
+
+
 def test_counts_of_zero_are_data(scan):
     scan.images[:] = 0
     scan.write()

@@ -72,7 +72,7 @@ def test_counts_are_stored_exactly(scan, value, dtype):
     for n, image in enumerate(scan.images):
         scan.frame(n).unlink()
         image = image.astype(float)
-        image[image >= 0] = value
+        image = np.where(image >= 0, value, np.nan)
         EdfImage(data=image).write(str(scan.frame(n).with_suffix(".edf")))
     text = (scan.folder / "monitor.txt").read_text()
     (scan.folder / "monitor.txt").write_text(text.replace(".cbf", ".edf"))
