@@ -1,0 +1,145 @@
+"""What a report needs beside the result itself, and the warnings and notes that belong to the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tds2el.crystal.elasticity import indexing_notes
+from tds2el.crystal.symmetry import PointGroup
+from tds2el.fit.result import FitResult
+
+QUANTUM_WORTH_A_WARNING = 1e-3
+"""Quantum term above which temperature and density must not be left at their defaults."""
+BELOW_FLOOR = 0.01
+"""Share of a spot's points below the floor of the model that is worth a warning."""
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """The circumstances of a fit.
+
+    Attributes
+    ----------
+    group : PointGroup
+    device : str
+        What computed, as the engine describes itself.
+    temperature, density : float
+        K and g/cm³.
+    quantum_term : float
+        x coth x − 1 of the stiffest mode at the outer radius, see `tds2el.model.quantum.quantum_term`.
+    direct_beam : tuple of float
+        Row and column, pixels.
+    harvested : int
+        Points that the harvest holds of the fitted spots; with nred = 1 all of them are used.
+    lost : mapping
+        Cause → points of the fitted spots that were not harvested.
+    nred : int
+        One point in nred was used.
+    given : frozenset of str
+        The options that the user gave.
+    simulated : bool
+        The constants were taken as given: only factors and baselines were fitted.
+    settings : mapping
+        Every option's value in types that JSON knows, for the record.
+    inputs : tuple of Path
+        Par-files and harvest file.
+    warnings : tuple of str
+        What the user should know about the input, a line each.
+    """
+
+    group: PointGroup
+    device: str
+    temperature: float
+    density: float
+    quantum_term: float
+    direct_beam: tuple[float, float]
+    harvested: int
+    lost: Mapping[str, int]
+    nred: int = 1
+    given: frozenset[str] = frozenset()
+    simulated: bool = False
+    settings: Mapping[str, object] = field(default_factory=dict)
+    inputs: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def constant_status(result: FitResult) -> list[str]:
+    """How each constant came by its value: fitted, frozen, held, at lower bound or at upper bound."""
+    status = np.where(result.constants.frozen, "frozen", "fitted").astype(object)
+    if result.held is not None:
+        status[result.held] = "held"
+    constants = result.constants
+    upper = constants.upper - result.values < result.values - constants.lower
+    status[result.at_bound & upper] = "at upper bound"
+    status[result.at_bound & ~upper] = "at lower bound"
+    return [str(text) for text in status]
+
+
+def result_warnings(result: FitResult, context: FitContext) -> list[str]:
+    """What the user must know before the numbers are used, one line each; first those about the input."""
+    warnings = list(context.warnings)
+    spots = result.spots
+    if not result.converged:
+        warnings.append(
+            f"the fit did not converge in {len(result.iterations)} passes over the points: do not use its constants; "
+            "start from other values in CGUESS or freeze a constant"
+        )
+    for name, status in zip(result.constants.names, constant_status(result), strict=True):
+        if "bound" in status:
+            warnings.append(
+                f"{name} is {status.replace('at', 'at its')} and pushed against it: it has no error bar, and the other "
+                "constants are biased unless the bound is the truth; widen it in CGUESS"
+            )
+    if spots.left_out.any():
+        names = _spots(result, np.flatnonzero(spots.left_out))
+        warnings.append(f"left out, since no halo with a positive factor was found: {names}")
+    low = np.flatnonzero(~spots.left_out & (spots.below_floor > BELOW_FLOOR * spots.points))
+    if len(low):
+        warnings.append(
+            f"the model falls below 0.05 of the mean counts at more than {percent(BELOW_FLOOR)} of the points of "
+            f"{_spots(result, low)}: the negative baseline there hides something other than thermal diffuse scattering"
+        )
+    defaulted = [name for name in ("Temperature", "density") if name not in context.given]
+    if defaulted and context.quantum_term > QUANTUM_WORTH_A_WARNING:
+        values = {"Temperature": f"{context.temperature:g} K", "density": f"{context.density:g} g/cm³"}
+        assumed = " and ".join(f"{name} = {values[name]}" for name in defaulted)
+        warnings.append(
+            f"{assumed} assumed by default, while the quantum term reaches {percent(context.quantum_term)}: "
+            f"give {'both' if len(defaulted) == 2 else 'it'}"
+        )
+    return warnings
+
+
+def result_notes(result: FitResult, context: FitContext) -> list[str]:
+    """What the constants are, for whoever publishes them, one line each."""
+    notes = ["The constants are isothermal: the energy-integrated intensity measures the isothermal response."]
+    if may_be_piezoelectric(context.group):
+        notes.append(
+            "The crystal has no centre of symmetry: the constants are the piezoelectrically stiffened, effective ones."
+        )
+    return [*notes, *indexing_notes(context.group, result.constants.structure)]
+
+
+def may_be_piezoelectric(group: PointGroup) -> bool:
+    """Whether the point group lacks the inversion; of those, only 432 forbids piezoelectricity (Nye 1957)."""
+    operations = group.operations
+    centric = bool(np.isclose(operations, -np.eye(3)).all(axis=(1, 2)).any())
+    proper = bool((np.linalg.det(operations) > 0).all())
+    return not centric and not (group.system == "cubic" and len(operations) == 24 and proper)
+
+
+def percent(fraction: float) -> str:
+    """A fraction with two digits, such as 0.25 %."""
+    return f"{100 * fraction:.2g} %"
+
+
+def _spots(result: FitResult, indices: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
+    names = ["({} {} {})".format(*result.spots.hkl[i]) for i in indices[:SHOWN]]
+    if len(indices) > SHOWN:
+        names.append(f"and {len(indices) - SHOWN} more")
+    return ", ".join(names)

@@ -1,0 +1,280 @@
+"""A fit as text for people: constants, tensor, moduli, spots, and what to know before they are used."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from tds2el import __version__
+from tds2el.crystal.elasticity import TensorStructure
+from tds2el.crystal.frames import FrameBlock, standard_frame
+from tds2el.crystal.moduli import eigenvalues, is_stable
+from tds2el.fit.context import BELOW_FLOOR, FitContext, constant_status, percent, result_notes, result_warnings
+from tds2el.fit.derived import averages_with_sigma, tensor_sigma
+from tds2el.fit.minimise import Iteration
+from tds2el.fit.parameters import Scale, guess_skeleton
+from tds2el.fit.result import FitResult
+
+WIDTH = 100
+
+Rows = Iterable[Sequence[str]]
+
+
+def with_error(value: float, sigma: float) -> str:
+    """A number as crystallographers print it, two digits of σ in parentheses: 85.32(47), 1240(130), 3.21(15)e-06.
+
+    Without a σ (zero or NaN) the value has six digits.
+    """
+    if not (np.isfinite(sigma) and sigma > 0 and np.isfinite(value)):
+        return f"{value:.6g}"
+    size = max(abs(value), sigma)
+    if not 1e-4 <= size < 1e6:
+        exponent = int(np.floor(np.log10(size)))
+        return f"{with_error(value / 10.0**exponent, sigma / 10.0**exponent)}e{exponent:+03d}"
+    digits = 1 - int(np.floor(np.log10(sigma)))
+    last = round(sigma * 10.0**digits)
+    if last == 100:
+        digits, last = digits - 1, 10
+    rounded = round(value, digits) + 0.0  # no "-0.00"
+    if digits >= 0:
+        return f"{rounded:.{digits}f}({last})"
+    return f"{rounded:.0f}({last * 10**-digits})"
+
+
+def fit_report(result: FitResult, context: FitContext) -> str:
+    """The whole report, at most 100 columns wide.
+
+    Parameters
+    ----------
+    result : FitResult
+    context : FitContext
+    """
+    sections = [
+        warnings_text(result, context),
+        circumstances_text(result, context),
+        constants_table(result, context),
+        "" if context.simulated else sigma_table(result),
+        *(tensor_text(result, block) for block in standard_frame(result.tensor, context.group)),
+        moduli_table(result),
+        spot_table(result),
+        "\n".join(_wrapped(result_notes(result, context), "")),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def dry_run_text(structure: TensorStructure) -> str:
+    """What a run without CGUESS prints: the structure of the tensor and start values to paste."""
+    return (
+        f"{structure.text()}\n\nThe free constants of this crystal, to paste into a par-file (start, min, max in GPa; "
+        f"min = max freezes):\n\n{guess_skeleton(structure)}"
+    )
+
+
+def iteration_line(iteration: Iteration, names: Sequence[str]) -> str:
+    """One pass over the points, for the log."""
+    predicted = f"{iteration.predicted:.4g}" if np.isfinite(iteration.predicted) else "-"
+    values = " ".join(f"{name} {value:.4f}" for name, value in zip(names, iteration.constants, strict=True))
+    verdict = "accepted" if iteration.accepted else "rejected"
+    return (
+        f"deviance {iteration.deviance:.10g}, predicted decrease {predicted}, damping {iteration.damping:g}, "
+        f"{verdict}: {values}"
+    )
+
+
+def warnings_text(result: FitResult, context: FitContext) -> str:
+    """The warnings under a heading, or nothing."""
+    warnings = result_warnings(result, context)
+    return "\n".join(["WARNINGS", *_wrapped(warnings, "- ")]) if warnings else ""
+
+
+def circumstances_text(result: FitResult, context: FitContext) -> str:
+    """Program, device, crystal, points kept and lost, how the fit ended."""
+    spots, n_used = result.spots, int((~result.spots.left_out).sum())
+    assumed = [
+        f"{text}{'' if name in context.given else ' (default)'}"
+        for name, text in (
+            ("Temperature", f"{context.temperature:g} K"),
+            ("density", f"{context.density:g} g/cm³"),
+        )
+    ]
+    points = f"{spots.points.sum()} in {len(spots.points)} spots"
+    if context.nred > 1:
+        points += f", one in {context.nred} of {context.harvested}"
+    lost = ", ".join(f"{number} {cause.replace('_', ' ')}" for cause, number in context.lost.items())
+    work = "constants as given, factors and baselines fitted" if context.simulated else "constants fitted"
+    state = "converged" if result.converged else "NOT converged"
+    entries = (
+        ("program", f"tds2el {__version__}"),
+        ("device", context.device),
+        ("crystal", f"{context.group.name}, {context.group.system}; {', '.join(assumed)}"),
+        ("quantum", f"correction of {percent(context.quantum_term)} at the outer radius of the shells"),
+        ("beam", "direct beam at row {:.2f}, column {:.2f}".format(*context.direct_beam)),
+        ("points", points),
+        ("lost", lost or "none"),
+        ("fit", f"{work}; {state} in {len(result.iterations)} passes over {n_used} spots"),
+        ("quality", f"deviance/dof {result.deviance / result.dof:.4f} with {result.dof} degrees of freedom"),
+    )
+    return "\n".join(
+        line
+        for label, text in entries
+        for line in textwrap.wrap(text, WIDTH, initial_indent=f"{label:9}", subsequent_indent=" " * 9)
+    )
+
+
+def constants_table(result: FitResult, context: FitContext) -> str:
+    """The primary result: ratios to the held constant while the scale is held, else GPa."""
+    names, sigma, held = result.constants.names, result.errors.largest, result.held
+    status = ["as given"] * len(names) if context.simulated else constant_status(result)
+    flagged = [f"{text} !" if "bound" in text else text for text in status]
+    bounds = [_bounds(*limits) for limits in zip(result.constants.lower, result.constants.upper, strict=True)]
+    start = [f"{value:g}" for value in result.constants.start]
+    gpa = [with_error(v, s) for v, s in zip(result.values, sigma, strict=True)]
+    if context.simulated:
+        return "\n".join(["ELASTIC CONSTANTS as given, frame W", *_table(["", "GPa"], zip(names, gpa, strict=True))])
+    end = ["status", "start", "bounds"]
+    if held is None:
+        title = {
+            Scale.KNOWN: "scale known from what CGUESS freezes",
+            Scale.FREE: "scale fitted: the quantum terms determine it",
+        }[result.scale]
+        rows = zip(names, gpa, flagged, start, bounds, strict=True)
+        return "\n".join([f"ELASTIC CONSTANTS, frame W; {title}", *_table(["", "GPa", *end], rows)])
+    unit = float(result.values[held])
+    ratios = [with_error(v / unit, s / abs(unit)) for v, s in zip(result.values, sigma, strict=True)]
+    return "\n".join(
+        [
+            f"ELASTIC CONSTANTS, frame W; ratios to {names[held]}: these data do not determine the overall scale",
+            *_table(
+                ["", f"ratio to {names[held]}", _condition(result), *end],
+                zip(names, ratios, gpa, flagged, start, bounds, strict=True),
+            ),
+            f"{names[held]} was held at its start value. If you know any constant or modulus, scale all GPa by it.",
+        ]
+    )
+
+
+def sigma_table(result: FitResult) -> str:
+    """The three estimates of σ; the largest is the one that all other tables show."""
+    if not len(result.fitted):
+        return ""
+    errors, held = result.errors, result.held
+    unit = 1.0 if held is None else abs(float(result.values[held]))
+    what = "GPa" if held is None else f"of the ratios to {result.constants.names[held]}"
+    rows = [
+        [
+            result.constants.names[i],
+            *(f"{s[i] / unit:#.2g}".rstrip(".") for s in (errors.poisson, errors.scaled, errors.clustered)),
+        ]
+        for i in result.fitted
+    ]
+    return "\n".join(
+        [
+            f"STANDARD DEVIATIONS, {what}; the largest is used throughout",
+            *_table(["", "Poisson", "× √(deviance/dof)", "clustered by spot"], rows),
+        ]
+    )
+
+
+def tensor_text(result: FitResult, block: FrameBlock) -> str:
+    """The 6×6 tensor in one frame with its errors, and the rotation that leads there from frame W."""
+    sigma = tensor_sigma(result, block.rotation)
+    zero = 1e-9 * np.abs(block.tensor).max()
+    cells = [
+        ["0" if abs(v) < zero and s < zero else with_error(v, s) for v, s in zip(*row, strict=True)]
+        for row in zip(block.tensor, sigma, strict=True)
+    ]
+    unit = "GPa" if result.held is None else _condition(result)
+    title = textwrap.wrap(f"TENSOR, {unit}; {block.title}", WIDTH)
+    lines = [*title, f"axes: {block.axes}", *_table(None, cells)]
+    if not np.array_equal(block.rotation, np.eye(3)):
+        rotation = _table(None, [[f"{x:.6f}" for x in row + 0.0] for row in block.rotation])
+        lines += ["rotation, whose rows are the axes x, y, z in frame W:", *rotation]
+    return "\n".join(lines)
+
+
+def moduli_table(result: FitResult) -> str:
+    """Averages for polycrystals, anisotropy, eigenvalues and stability."""
+    held = result.held
+    unit = 1.0 if held is None else float(result.values[held])
+    found = averages_with_sigma(result)
+
+    def modulus(name: str) -> str:
+        value, sigma = found[name]
+        return with_error(value / unit, sigma / abs(unit))
+
+    rows = [
+        ["bulk modulus", *(modulus(f"bulk_{mean}") for mean in ("voigt", "reuss", "hill"))],
+        ["shear modulus", *(modulus(f"shear_{mean}") for mean in ("voigt", "reuss", "hill"))],
+        ["Young's modulus", "", "", modulus("young_hill")],
+        ["Poisson's ratio", "", "", with_error(*found["poisson_hill"])],
+    ]
+    what = "GPa" if held is None else f"ratios to {result.constants.names[held]}"
+    values = eigenvalues(result.tensor)
+    stable = "mechanically stable" if is_stable(result.tensor) else "NOT mechanically stable"
+    lines = [
+        f"MODULI of an untextured polycrystal, {what}",
+        *_table(["", "Voigt", "Reuss", "Hill"], rows),
+        f"universal anisotropy {with_error(*found['universal_anisotropy'])}",
+        f"eigenvalues (Kelvin), {what}: {', '.join(f'{v:.5g}' for v in values / unit)}",
+        f"the crystal is {stable}",
+    ]
+    return "\n".join(lines)
+
+
+def spot_table(result: FitResult) -> str:
+    """Every spot: points, factor, baseline, χ²/dof, and what is wrong with it."""
+    spots = result.spots
+    rows = []
+    for n, (h, k, l) in enumerate(spots.hkl):  # noqa: E741
+        low = spots.below_floor[n] / spots.points[n]
+        flags = ["left out"] if spots.left_out[n] else []
+        flags += [f"{percent(low)} below floor"] if low > BELOW_FLOOR else []
+        rows.append(
+            [
+                f"{h:3d} {k:3d} {l:3d}",
+                f"{spots.angle[n]:.2f}",
+                f"{spots.points[n]}",
+                with_error(spots.factor[n], spots.sigma_factor[n]),
+                with_error(spots.baseline[n], spots.sigma_baseline[n]),
+                f"{spots.chi2[n] / spots.dof[n]:.3f}",
+                ", ".join(flags),
+            ]
+        )
+    header = ["h   k   l", "angle", "points", "factor f", "baseline b", "chi²/dof", ""]
+    title = "SPOTS: intensity = f S + b, in counts per unit of correction; S in 1/GPa; angle in degrees"
+    return "\n".join([title, *_table(header, rows)])
+
+
+def _condition(result: FitResult) -> str:
+    """The heading of GPa while the scale is held."""
+    assert result.held is not None
+    return f"GPa if {result.constants.names[result.held]} = {result.values[result.held]:g}"
+
+
+def _bounds(lower: float, upper: float) -> str:
+    if lower == upper:
+        return ""
+    if np.isinf([lower, upper]).all():
+        return "none"
+    return f"{lower:g} to {upper:g}"
+
+
+def _table(header: Sequence[str] | None, rows: Rows) -> list[str]:
+    """Right-aligned columns, indented by two; a last column that has no header is left-aligned."""
+    cells = [list(row) for row in ([header] if header else [])] + [list(row) for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    free_text = header is not None and not header[-1]
+    if free_text:
+        widths[-1] = 0
+    return [
+        ("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))).rstrip() for row in cells
+    ]
+
+
+def _wrapped(texts: Iterable[str], bullet: str) -> list[str]:
+    indent = " " * len(bullet)
+    return [
+        line for text in texts for line in textwrap.wrap(text, WIDTH, initial_indent=bullet, subsequent_indent=indent)
+    ]

@@ -1,0 +1,85 @@
+"""Where the messages of a run go: the screen of rank 0 and the file tds2el.log beside the results."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+from tds2el import __version__
+from tds2el.errors import InputError
+
+LOG_FILE = "tds2el.log"
+
+_logger = logging.getLogger("tds2el")
+_installed: list[logging.Handler] = []
+
+
+class _Screen(logging.Handler):
+    """Information to stdout as it is, warnings to stderr with a prefix and each only once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+            if record.levelno < logging.WARNING:
+                _write(text, sys.stdout)
+            elif text not in self._shown:
+                self._shown.add(text)
+                _write(f"tds2el: {record.levelname.lower()}: {text}", sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def configure(rank: int, log_file: Path | None = None) -> None:
+    """Send the messages of the logger "tds2el" where they belong; a second call replaces the first.
+
+    Rank 0 shows information on stdout and warnings on stderr, and writes both, and what is only of interest
+    afterwards (level debug: the iterations of a fit), with the time to the log file. Other ranks are silent.
+
+    Parameters
+    ----------
+    rank : int
+    log_file : Path, optional
+        Appended to, so that harvest and fit of one folder make one log.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    handlers: list[logging.Handler] = [_Screen()] if rank == 0 else [logging.NullHandler()]
+    if rank == 0 and log_file is not None:
+        try:
+            to_file = logging.FileHandler(log_file, mode="a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"output_folder: {log_file} cannot be written ({error.strerror}); check folder and permissions"
+            ) from None
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        to_file.emit(_record(f"tds2el {__version__}: {shlex.join(sys.argv)}"))
+        handlers.append(to_file)
+    for handler in _installed:
+        _logger.removeHandler(handler)
+        handler.close()
+    _installed[:] = handlers
+    for handler in handlers:
+        _logger.addHandler(handler)
+    _logger.setLevel(logging.DEBUG)
+
+
+def _record(message: str) -> logging.LogRecord:
+    return logging.LogRecord(_logger.name, logging.INFO, __file__, 0, message, None, None)
+
+
+def _write(text: str, stream: object) -> None:
+    """One message, above a progress bar if there is one: tqdm takes its bars away and draws them again."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is not None:
+        tqdm.tqdm.write(text, file=stream)
+    else:
+        print(text, file=stream)  # type: ignore[call-overload]
