@@ -1,0 +1,50 @@
+# make demo | test | lint | docs | clean; another Python than python3: make demo PYTHON=python3.12
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
+  $(shell find cpp kernels src -name '*.cpp' -o -name '*.h' -o -name '*.cl' -o -name '*.py' -o -name '*.pyi')
+PACKAGE := $(VENV)/package-installed
+TOOLS := $(VENV)/tools-installed
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint docs clean
+
+demo: $(PACKAGE)
+	@$(BIN)/tds2el demo
+
+test: lint
+	@$(BIN)/pytest -q
+
+lint: $(TOOLS)
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { echo "ruff format would change these files:"; $(BIN)/ruff format --check; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+
+# The pages of options are made from the tables that the program itself reads.
+docs: $(PACKAGE)
+	@$(BIN)/python -m tds2el.options > docs/options.md
+	@$(BIN)/python -m tds2el.simulate.options > docs/simulate-scan.md
+
+clean:
+	rm -rf $(VENV) build dist tds2el-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "tds2el needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	@echo "Making the virtual environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# Installed as users do, not editable: what is tested is the package, never src/.
+$(PACKAGE): $(BIN)/python $(SOURCES)
+	@echo "Building and installing tds2el with MPI and an OpenCL driver into $(VENV)"
+	@$(PIP) install '.[all]'
+	@touch $@
+
+# tds2el is there already: pip adds what its extra [dev] names.
+$(TOOLS): $(PACKAGE)
+	@$(PIP) install 'tds2el[dev]'
+	@touch $@
