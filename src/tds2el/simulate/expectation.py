@@ -145,8 +145,13 @@ class VirtualScan:
         return self.geometry.polarisation(row, column) * self.geometry.solid_angle(row, column)
 
     @cached_property
+    def hkl(self) -> Indices:
+        """All nodes whose halos can reach the detector, int array (n, 3)."""
+        return self._halos.hkl
+
+    @cached_property
     def halo_factors(self) -> Array:
-        """f_G of the nodes."""
+        """f_G of these nodes, so that f_G S_G are expected counts where monitor, POL and C3 are 1."""
         return np.asarray(self._factor_per_structure * self._halos.structure)
 
     @cached_property
@@ -179,7 +184,7 @@ class VirtualScan:
             self._halos.nodes,
             self.halo_factors,
             np.full(len(self._halos.nodes), _PEAK_HEIGHT * self.scan.count_cutoff),
-            self._peak_precisions,
+            self.peak_precisions,
             _PEAK_REACH * self._peak_widths.max(),
             self.stiffness,
             self.thermal,
@@ -227,7 +232,8 @@ class VirtualScan:
         return np.stack([np.full_like(across, along), across], axis=1)
 
     @cached_property
-    def _peak_precisions(self) -> Array:
+    def peak_precisions(self) -> Array:
+        """Inverse covariance of every Bragg peak in Q, wider across G than along it by the mosaicity (n, 3, 3)."""
         nodes = self._halos.nodes
         unit = nodes / np.linalg.norm(nodes, axis=1, keepdims=True)
         radial = unit[:, :, None] * unit[:, None, :]

@@ -137,7 +137,18 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
             "standard deviation of Bragg peaks in Q; None: an eighth of DeltaQ_min",
             "Å⁻¹",
         ),
-        Option("seed", kinds.integer("a whole number", 0), 1, "of all that is random"),
+        Option(
+            "seed",
+            kinds.integer("a whole number", 0),
+            1,
+            "of all that is random: structure factors, hot pixels, counts",
+        ),
+        Option(
+            "noise_seed",
+            kinds.optional(kinds.integer("a whole number", 0)),
+            None,
+            "of the counting noise alone, to repeat a scan; None: seed",
+        ),
     ),
     "Par-files to write": (
         BY_NAME["DeltaQ_min"],
@@ -196,6 +207,7 @@ class Scan:
     cut_radius: float
     peak_width: float | None
     seed: int
+    noise_seed: int | None
     DeltaQ_min: float
     DeltaQ_max: float
     collectSpots: str | tuple[tuple[int, int, int], ...]

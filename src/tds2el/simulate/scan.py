@@ -35,21 +35,10 @@ def good_pixels(virtual: VirtualScan) -> npt.NDArray[np.bool_]:
     return good
 
 
-def draw_counts(
-    virtual: VirtualScan, frame: int, expected: npt.NDArray[np.float64], seed: int
-) -> npt.NDArray[np.int32]:
-    """One realisation of a frame: Poisson counts, saturation, hot pixels and gaps.
-
-    Parameters
-    ----------
-    virtual : VirtualScan
-    frame : int
-    expected : ndarray, shape (rows, columns)
-        `VirtualScan.expected` of the frame.
-    seed : int
-        It and the number of the frame fix the realisation.
-    """
-    scan = virtual.scan
+def draw_counts(virtual: VirtualScan, frame: int) -> npt.NDArray[np.int32]:
+    """One frame: Poisson counts, saturation, hot pixels and gaps, fixed by the seed and the frame's number alone."""
+    scan, expected = virtual.scan, virtual.expected(frame)
+    seed = scan.seed if scan.noise_seed is None else scan.noise_seed
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_FRAMES, frame)))
     # Far above the cutoff the expectation no longer matters, and must fit into the generator.
     counts = rng.poisson(np.minimum(expected, 4.0 * scan.count_cutoff))
@@ -87,8 +76,7 @@ def simulate_scan(
     first, last = (scan.n_frames * rank // world.size for rank in (world.rank, world.rank + 1))
 
     def write_frame(frame: int) -> None:
-        counts = draw_counts(virtual, frame, virtual.expected(frame), scan.seed)
-        write_cbf(folder / "frames" / frame_name(frame), counts, frame_header(virtual, frame))
+        write_cbf(folder / "frames" / frame_name(frame), draw_counts(virtual, frame), frame_header(virtual, frame))
 
     def write_frames() -> None:
         threads = max(1, len(os.sched_getaffinity(0)) // world.node_size)
@@ -204,6 +192,7 @@ def _truth(virtual: VirtualScan) -> dict[str, object]:
         "background": scan.background,
         "mosaicity_deg": scan.mosaicity,
         "seed": scan.seed,
+        "noise_seed": scan.noise_seed,
         "spots": virtual.spots.tolist(),
         "spot_factors_GPa": virtual.spot_factors.tolist(),
     }
