@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from tds2el import __version__
 from tds2el.errors import InputError
@@ -44,12 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(command: ModuleType, options: argparse.Namespace) -> int:
-    from tds2el.parallel import World, connect
+    from tds2el.parallel import World, connect, launched_rank
 
-    world = World()
+    world = World(rank=launched_rank())
     try:
         world = connect()
-        world.attempt(lambda: None)
         command.run(options, world)
     except InputError as error:
         # Errors inside a run are agreed on by all ranks before they get here; one of them speaks.
@@ -69,9 +69,16 @@ def _run(command: ModuleType, options: argparse.Namespace) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake like any other, on one line, instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
 def _parser(name: str, command: ModuleType) -> argparse.ArgumentParser:
     program = "tds2el" if name == "run" else f"tds2el {name}"
-    parser = argparse.ArgumentParser(prog=program, description=command.HELP)
+    parser = _Parser(prog=program, description=command.HELP)
     command.add_arguments(parser)
     return parser
 

@@ -90,7 +90,7 @@ def fit_data(harvest: HarvestFile, spots: Sequence[tuple[int, int, int]] | None,
     sizes = -(-harvest.n_points[chosen] // nred)
     means = np.zeros((len(chosen), 2))
     for i, blob in enumerate(chosen):
-        for _, counts, correction in pieces(blob):
+        for _, counts, correction in pieces(int(blob)):
             means[i] += counts.sum(), correction.sum()
     means /= np.maximum(sizes, 1)[:, None]
     usable = (sizes >= FEWEST_POINTS) & (means[:, 0] > 0)

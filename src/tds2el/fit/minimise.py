@@ -12,7 +12,7 @@ from scipy.optimize import lsq_linear
 
 from tds2el.errors import InputError
 from tds2el.fit.parameters import Constants, Scale
-from tds2el.fit.separable import System, eliminate
+from tds2el.fit.separable import System, eliminate, tells_apart
 from tds2el.model.engine import Columns, Engine, Points, State, Sums
 from tds2el.model.quantum import quantum_term
 
@@ -24,6 +24,8 @@ ROUNDING = 1e-7
 """Relative rise of the deviance that is no reason to reject a step."""
 DECREASE = 0.01
 """Predicted decrease of the deviance that ends the iteration at ftol = 1e-5."""
+MAX_RETURNS = 2
+"""How often spots that were left out may come back after convergence."""
 SOFTEST = 0.25
 """No strain may soften to less than this fraction in one step: the model is far from linear there."""
 DEGENERATE = 1e-10
@@ -139,14 +141,18 @@ class Minimiser:
         """
         values = self._constants.start.copy()
         state, sums = self._start(values)
-        damping = 0.0
+        left_out = np.zeros(len(state.factor), dtype=bool)
+        damping, returns = 0.0, 0
         converged = False
         while not converged and len(self._iterations) < MAX_PASSES:
-            system, left_out = self._system(sums, state, values)
-            step, predicted = self._step(system, values, 0.0)
+            # Monotonic, so that the deviance is one function until the fit converges.
+            left_out |= self._unusable(sums, state)
+            system = self._system(sums, state, values, left_out)
+            step, predicted = self._step(system, values)
             last = predicted < self._tolerance
             if not last and damping:
-                step, _ = self._step(system, values, damping)
+                system = self._system(sums, state, values, left_out, damping)
+                step, _ = self._step(system, values)
             trial_values = values.copy()
             trial_values[self._fitted()] += step
             tensor = self._constants.structure.tensor(trial_values)
@@ -164,8 +170,12 @@ class Minimiser:
                 damping = damping / 10 if damping > 1e-4 else 0.0
             else:
                 damping = max(10 * damping, 1e-3)
-            converged = last and not self._frees_scale(sums, state, values)
-        system, left_out = self._system(sums, state, values)
+            converged = last and not self._frees_scale(sums, state, values, left_out)
+            usable_again = left_out & ~self._unusable(sums, state)
+            if converged and usable_again.any() and returns < MAX_RETURNS:
+                left_out &= ~usable_again
+                converged, returns = False, returns + 1
+        system = self._system(sums, state, values, left_out)
         self._check_determined(system)
         return Minimum(
             values=values,
@@ -213,24 +223,27 @@ class Minimiser:
         own = np.concatenate([-values[others], [1.0, -1.0]]) / values[reference]
         return np.insert(rows, np.searchsorted(others, reference), own, axis=0)
 
-    def _system(self, sums: Sums, state: State, values: Array) -> tuple[System, Mask]:
-        system = eliminate(sums, state, self._transform(values))
-        left_out = ~system.determined | (state.factor <= 0)
+    def _unusable(self, sums: Sums, state: State) -> Mask:
+        """Spots whose factor is not positive, or whose data do not tell factor and baseline apart."""
+        block = sums.gram[:, -3:-1, -3:-1]
+        return ~tells_apart(block) | (state.factor <= 0)
+
+    def _system(self, sums: Sums, state: State, values: Array, left_out: Mask, damping: float = 0.0) -> System:
         if left_out.all():
             raise InputError(
                 "no spot shows a halo that falls off like thermal diffuse scattering: check geometry, hkl and mask"
             )
-        return system.without(left_out), left_out
+        return eliminate(sums, state, self._transform(values), damping).without(left_out)
 
-    def _step(self, system: System, values: Array, damping: float) -> tuple[Array, float]:
-        """Bounded step of the fitted constants, and the decrease of the deviance that the undamped model predicts."""
+    def _step(self, system: System, values: Array) -> tuple[Array, float]:
+        """Bounded step of the fitted constants, and the decrease of the deviance that the model predicts."""
         hessian, score = system.hessian, system.score
         linear = float(system.linear_decrease.sum())
         if not len(score):
             return np.zeros(0), linear
         fitted = self._fitted()
         unit = 1 / np.sqrt(np.maximum(np.diag(hessian), np.finfo(float).tiny))
-        scaled = hessian * np.outer(unit, unit) + (damping + 1e-13) * np.eye(len(unit))
+        scaled = hessian * np.outer(unit, unit) + 1e-13 * np.eye(len(unit))
         upper = np.linalg.cholesky(scaled).T
         target = solve_triangular(upper, score * unit, trans="T")
         bounds = [(limit[fitted] - values[fitted]) / unit for limit in (self._constants.lower, self._constants.upper)]
@@ -248,7 +261,7 @@ class Minimiser:
             at_bound[index] = at_lower or at_upper
         return at_bound
 
-    def _frees_scale(self, sums: Sums, state: State, values: Array) -> bool:
+    def _frees_scale(self, sums: Sums, state: State, values: Array, left_out: Mask) -> bool:
         """Free a held scale if the quantum terms are large and determine it; says whether it did."""
         if self._scale is not Scale.HELD or not self._may_free_scale:
             return False
@@ -256,8 +269,7 @@ class Minimiser:
             return False
         rows = self._transform(values)
         with_scale = np.vstack([rows, np.eye(1, rows.shape[1], rows.shape[1] - 2)])
-        system = eliminate(sums, state, with_scale)
-        hessian = system.without(~system.determined | (state.factor <= 0)).hessian
+        hessian = eliminate(sums, state, with_scale).without(left_out).hessian
         if np.linalg.cond(hessian) > 1 / np.finfo(float).eps or np.linalg.inv(hessian)[-1, -1] >= SCALE_SIGMA**2:
             return False
         self._scale = Scale.FREE

@@ -110,7 +110,7 @@ def constants_from_guess(guess: Guess | str, structure: TensorStructure) -> Cons
 def guess_skeleton(structure: TensorStructure) -> str:
     """A CGUESS to paste into input.par: the free constants with an isotropic start and wide bounds."""
     lines = [
-        f'    "{name}": [{value:.1f}, {-500.0 if value == 0 else 0.0:.1f}, 1000.0],'
+        f'    "{name}": [{value:.1f}, {0.0 if name[1] == name[2] else -500.0:.1f}, 1000.0],'
         for name, value in zip(structure.names, isotropic_start(structure), strict=True)
     ]
     return "\n".join(["CGUESS = {", *lines, "}"])

@@ -74,7 +74,7 @@ class Spots:
     @property
     def dof(self) -> Array:
         """Degrees of freedom of each spot by itself."""
-        return np.maximum(self.points.astype(float) - 2, 1.0)
+        return np.asarray(np.maximum(self.points - 2, 1), dtype=float)
 
 
 @dataclass(frozen=True)

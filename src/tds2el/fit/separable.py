@@ -36,8 +36,6 @@ class System:
         Inverse Fisher information of factor and baseline at fixed common parameters.
     linear_decrease : ndarray, shape (n_blobs,)
         Decrease of the deviance from `linear` alone.
-    determined : ndarray of bool, shape (n_blobs,)
-        Spots whose factor and baseline the data tell apart.
     """
 
     scores: Array
@@ -46,7 +44,6 @@ class System:
     coupling: Array
     inverse: Array
     linear_decrease: Array
-    determined: Mask
 
     @property
     def score(self) -> Array:
@@ -72,11 +69,16 @@ class System:
             self.coupling,
             self.inverse,
             self.linear_decrease * kept,
-            self.determined,
         )
 
 
-def eliminate(sums: Sums, state: State, transform: Array) -> System:
+def tells_apart(block: Array) -> Mask:
+    """Whether data tell factor and baseline apart, from their Fisher information (n_blobs, 2, 2)."""
+    product = block[:, 0, 0] * block[:, 1, 1]
+    return np.asarray(product - block[:, 0, 1] ** 2 > SINGULAR * product)
+
+
+def eliminate(sums: Sums, state: State, transform: Array, damping: float = 0.0) -> System:
     """Eliminate factor and baseline of every spot.
 
     Parameters
@@ -88,6 +90,8 @@ def eliminate(sums: Sums, state: State, transform: Array) -> System:
     transform : ndarray, shape (k, columns − 3 + 2)
         ∂S of the common parameters as combinations of the engine's columns without 1 and the residual: its last column
         multiplies S itself.
+    damping : float
+        Raises the diagonals of all Fisher matrices by this fraction (Levenberg-Marquardt).
     """
     n_blobs, width = sums.gram.shape[:2]
     k = len(transform)
@@ -95,10 +99,11 @@ def eliminate(sums: Sums, state: State, transform: Array) -> System:
     mixing[:, :k, : width - 2] = state.factor[:, None, None] * transform
     mixing[:, k:, width - 3 :] = np.eye(3)
     gram = mixing @ sums.gram @ np.swapaxes(mixing, 1, 2)
+    diagonal = np.arange(k + 2)
+    gram[:, diagonal, diagonal] *= 1 + damping
 
     block = gram[:, k : k + 2, k : k + 2]
-    determinant = block[:, 0, 0] * block[:, 1, 1] - block[:, 0, 1] ** 2
-    determined = determinant > SINGULAR * block[:, 0, 0] * block[:, 1, 1]
+    determined = tells_apart(block)
     safe = np.where(determined[:, None, None], block, np.eye(2))
     inverse = np.linalg.inv(safe) * determined[:, None, None]
     cross, residual = gram[:, k : k + 2, :k], gram[:, k : k + 2, -1]
@@ -111,6 +116,5 @@ def eliminate(sums: Sums, state: State, transform: Array) -> System:
         coupling=coupling,
         inverse=inverse,
         linear_decrease=np.einsum("bi,bi->b", linear, residual),
-        determined=determined,
     )
     return system.without(~determined)

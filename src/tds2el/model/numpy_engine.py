@@ -49,7 +49,7 @@ def model_columns(q: Array, node: Array, tensor: Array, quantum: QuantumSum, col
     for n in range(quantum.n_max + 1):
         weight = 1.0 if n == 0 else 2.0
         shift = n * n * quantum.a
-        u: Array = np.linalg.solve(gamma + shift * np.eye(3), Q[..., None])[..., 0]
+        u: Array = np.asarray(np.linalg.solve(gamma + shift * np.eye(3), Q[..., None])[..., 0], dtype=np.float64)
         s += weight * np.sum(Q * u, axis=1)
         scale += weight * shift * np.sum(u * u, axis=1)
         e = strain(u, q)

@@ -1,0 +1,167 @@
+"""``tds2el input.par``: harvest, list, dry run, simulate or fit, as the par-files say."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tds2el.parallel import World
+
+if TYPE_CHECKING:
+    from tds2el.harvest.file import HarvestFile
+    from tds2el.settings import Settings
+
+log = logging.getLogger("tds2el")
+
+HELP = (
+    "Harvest the pixels round Bragg peaks, and fit the elastic constants to their thermal diffuse scattering. "
+    "docs/options.md lists the options of the par-files."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("input", type=Path, help="par-file that says what to do; it names the conf_file")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="options that override both par-files, for this run only",
+    )
+
+
+def run(arguments: argparse.Namespace, world: World) -> None:
+    """Do what the par-files say (collective).
+
+    Raises
+    ------
+    InputError
+        On all ranks alike.
+    """
+    from tds2el.log import LOG_FILE, configure
+    from tds2el.settings import load_settings
+
+    settings = world.attempt(lambda: load_settings(arguments.input, arguments.set))
+    folder = settings.run.output_folder
+    world.attempt(lambda: _check_folder(folder))
+    world.attempt(lambda: configure(world.rank, folder / LOG_FILE))
+    if world.rank == 0:
+        for warning in settings.warnings:
+            log.warning("%s", warning)
+
+    harvest_file = settings.run.load_from_file
+    if harvest_file is None:
+        from tds2el.harvest.collect import harvest
+
+        harvest_file = harvest(settings, world)
+        log.info("harvest written to %s", harvest_file)
+    source: Path = harvest_file
+    world.attempt(lambda: _evaluate(settings, source, world) if world.rank == 0 else None)
+
+
+def _evaluate(settings: Settings, harvest_file: Path, world: World) -> None:
+    """What one rank does with a harvest: list it, print the structure of the tensor, fit."""
+    from tds2el.harvest.file import HarvestFile
+    from tds2el.harvest.summary import harvest_table
+
+    if world.size > 1 and settings.run.fitSpots:
+        log.info("the fit runs on rank 0; the other ranks wait")
+    with HarvestFile(harvest_file) as harvest:
+        if settings.run.load_from_file is not None:
+            _compare_settings(settings, harvest.settings)
+        if settings.run.show_hkls:
+            log.info("%s", harvest_table(harvest))
+        if settings.run.fitSpots:
+            _fit(settings, harvest, world)
+
+
+def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
+    from tds2el.crystal.elasticity import tensor_structure
+    from tds2el.crystal.symmetry import point_group
+    from tds2el.experiment.geometry import Geometry
+    from tds2el.fit.context import FitContext
+    from tds2el.fit.data import fit_data
+    from tds2el.fit.files import write_fit_file, write_parametri
+    from tds2el.fit.fit import fit
+    from tds2el.fit.parameters import constants_from_guess
+    from tds2el.fit.report import dry_run_text, fit_report, iteration_line
+    from tds2el.model.quantum import quantum_term
+    from tds2el.settings import experiment_from_values
+
+    crystal = settings.crystal
+    assert crystal.ascii_generators is not None  # load_settings requires it with fitSpots
+    group = point_group(crystal.ascii_generators, harvest.cell, crystal.centring)
+    structure = tensor_structure(group)
+    if settings.fit.CGUESS is None:
+        log.info("%s", dry_run_text(structure))
+        return
+
+    constants = constants_from_guess(settings.fit.CGUESS, structure)
+    data = fit_data(harvest, settings.harvest.collectSpots, settings.fit.nred)
+    outcome = fit(
+        data,
+        constants,
+        settings.fit,
+        temperature=crystal.Temperature,
+        density=crystal.density,
+        ranks_on_node=world.node_size,
+        started=lambda engine: log.info(
+            "%d points of %d spots on %s", data.points.sizes.sum(), len(data.blobs), engine.description
+        ),
+        report=lambda iteration: log.debug("%s", iteration_line(iteration, structure.names)),
+    )
+    result = outcome.result
+    context = FitContext(
+        group=group,
+        device=outcome.engine.description,
+        temperature=crystal.Temperature,
+        density=crystal.density,
+        quantum_term=quantum_term(result.tensor, harvest.delta_max, crystal.Temperature, crystal.density),
+        direct_beam=Geometry(experiment_from_values(harvest.settings)).direct_beam(),
+        harvested=int(harvest.n_points[data.blobs].sum()),
+        lost={cause: int(lost[data.blobs].sum()) for cause, lost in harvest.lost.items()},
+        nred=settings.fit.nred,
+        given=settings.given,
+        simulated=not settings.fit.doMinimisation,
+        settings=settings.values,
+        inputs=(settings.input_file, settings.conf_file, harvest.path),
+        warnings=settings.warnings,
+    )
+    log.info("%s", fit_report(result, context))
+    folder = settings.run.output_folder
+    write_parametri(folder / "parametri.txt", result, context)
+    write_fit_file(folder / "tds2el_fit.h5", result, context, outcome.curve, data.points)
+    log.info("results in %s and %s", folder / "parametri.txt", folder / "tds2el_fit.h5")
+
+
+def _compare_settings(settings: Settings, harvested: Mapping[str, object]) -> None:
+    """Warn where the par-files ask for another harvest than the one that is reused."""
+    from tds2el.options import OPTIONS
+
+    changed = [
+        option.name
+        for option in OPTIONS
+        if option.needed == "harvest"
+        and option.name != "collectSpots"
+        and option.name in settings.given
+        and option.name in harvested
+        and settings.values[option.name] != harvested[option.name]
+    ]
+    if changed:
+        log.warning(
+            "the harvest was made with other values of %s than the par-files give; its own are used: harvest again "
+            "to change them",
+            ", ".join(changed),
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    from tds2el.errors import InputError
+
+    if not folder.is_dir():
+        raise InputError(f"output_folder = {folder}: there is no such folder; create it")
