@@ -7,6 +7,7 @@ runtime the import fails, and with one it costs a second.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -122,7 +123,9 @@ def connect(environment: Mapping[str, str] = os.environ) -> World:
     launcher = variables[0] if variables else "PMIX_RANK"
     stated = f"{launcher} = {environment[launcher]}"
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # mpi4py's own doubts about the launcher; ours are told below
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
@@ -131,7 +134,7 @@ def connect(environment: Mapping[str, str] = os.environ) -> World:
         ) from error
     comm = MPI.COMM_WORLD
     if comm.Get_size() < expected:
-        library = MPI.Get_library_version().splitlines()[0].split(",")[0].strip()
+        library = " ".join(MPI.Get_library_version().splitlines()[0].split(",")[0].replace("Version:", "").split())
         raise InputError(
             f"a launcher started {expected} processes ({stated}) but MPI sees {comm.Get_size()}: mpirun and "
             f"the MPI library of mpi4py belong to different MPIs; use the mpirun of {library}"

@@ -45,9 +45,12 @@ def run(arguments: argparse.Namespace, world: World) -> None:
     if world.size > 1:
         raise InputError("tds2el demo starts its own MPI ranks: run it without a launcher")
     folder = arguments.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     scan_file = folder / "scan.par"
-    scan_file.write_text(CALCITE_SCAN, encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scan_file.write_text(CALCITE_SCAN, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--folder {folder}: cannot be written ({error.strerror}); choose another folder") from None
     print(f"All files of this demo are in {folder}; scan.par describes the crystal and the experiment.", flush=True)
     print(f"\n$ cd {shlex.quote(str(folder))}\n$ tds2el simulate-scan scan.par", flush=True)
     simulate_scan.run(argparse.Namespace(scan=scan_file), world)

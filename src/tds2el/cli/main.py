@@ -40,15 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tds2el {__version__}")
         return 0
     name = words.pop(0) if words[0] in COMMANDS else "run"
-    command = importlib.import_module(f"tds2el.cli.{name.replace('-', '_')}")
-    return _run(command, _parser(name, command).parse_args(words))
+    return _run(importlib.import_module(f"tds2el.cli.{name.replace('-', '_')}"), name, words)
 
 
-def _run(command: ModuleType, options: argparse.Namespace) -> int:
+def _run(command: ModuleType, name: str, words: list[str]) -> int:
     from tds2el.parallel import World, connect, launched_rank
 
     world = World(rank=launched_rank())
     try:
+        options = _parser(name, command).parse_args(words)
         world = connect()
         command.run(options, world)
     except InputError as error:

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 from tds2el.parallel import World
 
 if TYPE_CHECKING:
+    from tds2el.crystal.cell import Cell
+    from tds2el.crystal.elasticity import TensorStructure
+    from tds2el.crystal.symmetry import PointGroup
     from tds2el.harvest.file import HarvestFile
-    from tds2el.settings import Settings
+    from tds2el.settings import CrystalSettings, Settings
 
 log = logging.getLogger("tds2el")
 
@@ -58,6 +61,7 @@ def run(arguments: argparse.Namespace, world: World) -> None:
     if harvest_file is None:
         from tds2el.harvest.collect import harvest
 
+        world.attempt(lambda: _check_fit(settings))
         harvest_file = harvest(settings, world)
         log.info("harvest written to %s", harvest_file)
     source: Path = harvest_file
@@ -80,9 +84,29 @@ def _evaluate(settings: Settings, harvest_file: Path, world: World) -> None:
             _fit(settings, harvest, world)
 
 
-def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
+def _check_fit(settings: Settings) -> None:
+    """Find the mistakes that would end the fit before a harvest, which may take hours, not after it."""
+    from tds2el.crystal.cell import Cell
+    from tds2el.fit.parameters import constants_from_guess
+
+    cell = settings.crystal.cell
+    if not settings.run.fitSpots or cell is None:
+        return
+    _, structure = _symmetry(settings.crystal, Cell(*cell))
+    if settings.fit.CGUESS is not None:
+        constants_from_guess(settings.fit.CGUESS, structure)
+
+
+def _symmetry(crystal: CrystalSettings, cell: Cell) -> tuple[PointGroup, TensorStructure]:
     from tds2el.crystal.elasticity import tensor_structure
     from tds2el.crystal.symmetry import point_group
+
+    assert crystal.ascii_generators is not None  # load_settings requires it with fitSpots
+    group = point_group(crystal.ascii_generators, cell, crystal.centring)
+    return group, tensor_structure(group)
+
+
+def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     from tds2el.experiment.geometry import Geometry
     from tds2el.fit.context import FitContext
     from tds2el.fit.data import fit_data
@@ -94,9 +118,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     from tds2el.settings import experiment_from_values
 
     crystal = settings.crystal
-    assert crystal.ascii_generators is not None  # load_settings requires it with fitSpots
-    group = point_group(crystal.ascii_generators, harvest.cell, crystal.centring)
-    structure = tensor_structure(group)
+    group, structure = _symmetry(crystal, harvest.cell)
     if settings.fit.CGUESS is None:
         log.info("%s", dry_run_text(structure))
         return

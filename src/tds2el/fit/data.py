@@ -64,7 +64,11 @@ def fit_data(harvest: HarvestFile, spots: Sequence[tuple[int, int, int]] | None,
     chosen = np.arange(harvest.n_blobs)
     if spots is not None:
         harvested = {tuple(int(i) for i in hkl) for hkl in harvest.hkl}
-        absent = [spot for spot in spots if spot not in harvested]
+        missed = {tuple(spot) for spot in harvest.settings.get("collectSpots") or ()} - harvested
+        unseen = [spot for spot in spots if spot in missed]
+        if unseen:
+            log.warning("left out, since the scan does not see them: %s", ", ".join(str(spot) for spot in unseen[:10]))
+        absent = [spot for spot in spots if spot not in harvested | missed]
         if absent:
             shown = ", ".join(str(spot) for spot in absent[:5])
             raise InputError(
@@ -90,7 +94,9 @@ def fit_data(harvest: HarvestFile, spots: Sequence[tuple[int, int, int]] | None,
     sizes = -(-harvest.n_points[chosen] // nred)
     means = np.zeros((len(chosen), 2))
     for i, blob in enumerate(chosen):
-        for _, counts, correction in pieces(int(blob)):
+        for q, counts, correction in pieces(int(blob)):
+            if not (np.isfinite(q).all() and (correction > 0).all() and (counts >= 0).all()):
+                raise InputError(f"{harvest.path}: damaged: impossible numbers among its points; harvest again")
             means[i] += counts.sum(), correction.sum()
     means /= np.maximum(sizes, 1)[:, None]
     usable = (sizes >= FEWEST_POINTS) & (means[:, 0] > 0)
