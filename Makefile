@@ -3,7 +3,7 @@ PYTHON ?= python3
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check --quiet
+PIP := $(BIN)/pip --disable-pip-version-check -qq
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
   $(shell find cpp kernels src -name '*.cpp' -o -name '*.h' -o -name '*.cl' -o -name '*.py' -o -name '*.pyi')
 PACKAGE := $(VENV)/package-installed
@@ -37,11 +37,13 @@ $(BIN)/python:
 	  || { echo "tds2el needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	@echo "Making the virtual environment $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install 'scikit-build-core>=0.10' 'pybind11>=2.12' cmake ninja
 
-# Installed as users do, not editable: what is tested is the package, never src/.
+# Not editable: what is tested is the package as users get it, never src/. Building in this environment, and not in one
+# that pip makes anew each time, recompiles only what has changed.
 $(PACKAGE): $(BIN)/python $(SOURCES)
 	@echo "Building and installing tds2el with MPI and an OpenCL driver into $(VENV)"
-	@$(PIP) install '.[all]'
+	@$(PIP) install --no-build-isolation '.[all]'
 	@touch $@
 
 # tds2el is there already: pip adds what its extra [dev] names.
