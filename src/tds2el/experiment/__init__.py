@@ -1,1 +1,1 @@
-""""""
+"""The experiment: geometry, detector frames with their angles, mask and normalisation."""
