@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -58,3 +59,10 @@ def cpu():
     """The OpenCL CPU device: part of the test requirements, so its absence is a failure."""
     limit_threads(1)
     return select_device("CPU")
+
+
+@pytest.fixture(scope="session")
+def device():
+    """The device under test: the CPU, or what TDS2EL_TEST_DEVICE names (`device` option syntax)."""
+    limit_threads(1)
+    return select_device(os.environ.get("TDS2EL_TEST_DEVICE", "CPU"))

@@ -67,14 +67,14 @@ def _unbounded(structure, start):
     return Constants(structure, start, np.full(len(start), -np.inf), np.full(len(start), np.inf))
 
 
-def test_every_start_forty_per_cent_off_converges(calcite, calcite_points, cpu):
+def test_every_start_forty_per_cent_off_converges(calcite, calcite_points, device):
     """All sign patterns whose tensor is positive definite reach the same ratios."""
     found = []
     for pattern in product([0.6, 1.4], repeat=6):
         start = CALCITE * pattern
         if eigenvalues(calcite.tensor(start))[0] <= 0:
             continue
-        result = _fit(calcite_points, _unbounded(calcite, start), cpu)
+        result = _fit(calcite_points, _unbounded(calcite, start), device)
         assert result.converged, pattern
         assert len(result.iterations) <= MOST_PASSES, pattern
         found.append(result.values / result.values[0])
@@ -85,13 +85,13 @@ def test_every_start_forty_per_cent_off_converges(calcite, calcite_points, cpu):
 
 
 @pytest.mark.parametrize("laue", LAUE_CLASSES)
-def test_isotropic_start_converges_in_every_laue_class(laue, simulated_points, cpu):
+def test_isotropic_start_converges_in_every_laue_class(laue, simulated_points, device):
     generators, cell, values = LAUE_CLASSES[laue]
     structure = tensor_structure(point_group(generators, cell, None))
     truth = np.array(values.split(), dtype=float)
     assert eigenvalues(structure.tensor(truth))[0] > 0
     points = simulated_points(structure.tensor(truth), blobs=30, size=3000, mean=3.0, seed=5)
-    result = _fit(points, constants_from_guess("auto", structure), cpu)
+    result = _fit(points, constants_from_guess("auto", structure), device)
     assert result.converged
     assert len(result.iterations) <= MOST_PASSES
     assert result.scale is Scale.HELD
@@ -101,9 +101,10 @@ def test_isotropic_start_converges_in_every_laue_class(laue, simulated_points, c
     assert np.sqrt(np.mean(pull**2)) < 1.8
 
 
-def test_engines_agree_to_a_fiftieth_of_sigma(calcite, calcite_points, cpu):
+def test_engines_agree_to_a_fiftieth_of_sigma(calcite, calcite_points, device):
     constants = _unbounded(calcite, 1.2 * CALCITE * [1, 1.1, 0.9, 1, 1, 1])
-    by_opencl, by_numpy = (_fit(calcite_points, constants, device) for device in (cpu, None))
+    by_opencl = _fit(calcite_points, constants, device)
+    by_numpy = _fit(calcite_points, constants)
     fitted = by_numpy.fitted
     sigma = by_numpy.errors.largest[fitted]
     assert np.all(np.abs(by_opencl.values - by_numpy.values)[fitted] < 0.02 * sigma)
@@ -111,8 +112,8 @@ def test_engines_agree_to_a_fiftieth_of_sigma(calcite, calcite_points, cpu):
     assert np.allclose(by_opencl.spots.factor, by_numpy.spots.factor, rtol=1e-4)
 
 
-def test_held_scale_gives_ratios_and_says_so(calcite, calcite_points, cpu):
-    results = [_fit(calcite_points, _unbounded(calcite, factor * CALCITE), cpu) for factor in (1.0, 1.5)]
+def test_held_scale_gives_ratios_and_says_so(calcite, calcite_points, device):
+    results = [_fit(calcite_points, _unbounded(calcite, factor * CALCITE), device) for factor in (1.0, 1.5)]
     for result, factor in zip(results, (1.0, 1.5), strict=True):
         assert result.scale is Scale.HELD
         assert result.held == 0
@@ -122,24 +123,24 @@ def test_held_scale_gives_ratios_and_says_so(calcite, calcite_points, cpu):
     assert np.all(np.abs(ratios[0] - ratios[1])[1:] < 0.2 * results[0].errors.largest[1:] / CALCITE[0])
 
 
-def test_scale_is_freed_when_the_quantum_terms_determine_it(calcite, simulated_points, cpu):
+def test_scale_is_freed_when_the_quantum_terms_determine_it(calcite, simulated_points, device):
     """At 15 K the answer is absolute, from a start whose scale is 30 % off."""
     points = simulated_points(calcite.tensor(CALCITE), blobs=20, size=2000, mean=300.0, seed=3, temperature=15.0)
-    result = _fit(points, _unbounded(calcite, 1.3 * CALCITE), cpu, temperature=15.0)
+    result = _fit(points, _unbounded(calcite, 1.3 * CALCITE), device, temperature=15.0)
     assert result.scale is Scale.FREE
     assert result.held is None
     assert np.all(np.isfinite(result.errors.largest))
     assert np.all(np.abs(result.values - CALCITE) < 4 * result.errors.largest)
-    held = _fit(points, _unbounded(calcite, 1.3 * CALCITE), cpu, option="held", temperature=15.0)
+    held = _fit(points, _unbounded(calcite, 1.3 * CALCITE), device, option="held", temperature=15.0)
     assert held.scale is Scale.HELD
     assert held.values[0] == 1.3 * CALCITE[0]
 
 
-def test_bounds_frozen_constants_and_flags(calcite, calcite_points, cpu):
+def test_bounds_frozen_constants_and_flags(calcite, calcite_points, device):
     start = CALCITE * [1, 0.9, 1.1, 1, 1, 1]
     lower = np.array([CALCITE[0], 40, -np.inf, -np.inf, -np.inf, -np.inf])
     upper = np.array([CALCITE[0], 80, np.inf, np.inf, np.inf, np.inf])
-    result = _fit(calcite_points, Constants(calcite, start, lower, upper), cpu)
+    result = _fit(calcite_points, Constants(calcite, start, lower, upper), device)
     assert result.scale is Scale.KNOWN
     assert result.values[0] == CALCITE[0]
     assert result.values[1] == pytest.approx(80)
@@ -149,22 +150,22 @@ def test_bounds_frozen_constants_and_flags(calcite, calcite_points, cpu):
     assert list(result.fitted) == [2, 3, 4, 5]
 
 
-def test_all_frozen_is_a_simulation(calcite, calcite_points, cpu):
-    result = _fit(calcite_points, Constants(calcite, CALCITE, CALCITE, CALCITE), cpu)
+def test_all_frozen_is_a_simulation(calcite, calcite_points, device):
+    result = _fit(calcite_points, Constants(calcite, CALCITE, CALCITE, CALCITE), device)
     assert result.converged
     assert np.array_equal(result.values, CALCITE)
     assert not len(result.fitted)
     assert np.allclose(result.spots.chi2 / result.spots.dof, 1, atol=0.15)
 
 
-def test_free_and_bounded_answers_agree_inside_the_bounds(calcite, calcite_points, cpu):
-    free = _fit(calcite_points, _unbounded(calcite, 1.1 * CALCITE), cpu)
+def test_free_and_bounded_answers_agree_inside_the_bounds(calcite, calcite_points, device):
+    free = _fit(calcite_points, _unbounded(calcite, 1.1 * CALCITE), device)
     wide = np.array([1.0, -1.0]) * 500
-    bounded = _fit(calcite_points, Constants(calcite, 1.1 * CALCITE, np.full(6, wide[1]), np.full(6, wide[0])), cpu)
+    bounded = _fit(calcite_points, Constants(calcite, 1.1 * CALCITE, np.full(6, wide[1]), np.full(6, wide[0])), device)
     assert np.allclose(free.values, bounded.values, rtol=1e-5)
 
 
-def test_spot_without_halo_is_left_out(calcite, calcite_points, cpu):
+def test_spot_without_halo_is_left_out(calcite, calcite_points, device):
     """A blob whose counts rise with |q| has no positive factor: flagged, and the constants do not feel it."""
 
     def pieces(blob):
@@ -176,7 +177,7 @@ def test_spot_without_halo_is_left_out(calcite, calcite_points, cpu):
     counts = np.concatenate([c for _, c, _ in pieces(3)])
     means = np.where(np.arange(20) == 3, counts.mean(), calcite_points.mean_counts)
     spoilt = replace(calcite_points, pieces=pieces, mean_counts=means)
-    result = _fit(spoilt, _unbounded(calcite, CALCITE), cpu)
+    result = _fit(spoilt, _unbounded(calcite, CALCITE), device)
     assert list(np.flatnonzero(result.spots.left_out)) == [3]
     keep = [blob for blob in range(20) if blob != 3]
     without = replace(
@@ -187,12 +188,12 @@ def test_spot_without_halo_is_left_out(calcite, calcite_points, cpu):
         mean_correction=calcite_points.mean_correction[keep],
         pieces=lambda blob: calcite_points.pieces(keep[blob]),
     )
-    expected = _fit(without, _unbounded(calcite, CALCITE), cpu)
+    expected = _fit(without, _unbounded(calcite, CALCITE), device)
     assert np.allclose(result.values, expected.values, atol=0.02 * expected.errors.largest[1])
     assert np.allclose(result.errors.largest[1:], expected.errors.largest[1:], rtol=1e-3)
 
 
-def test_undetermined_constants_are_named(calcite, calcite_points, cpu):
+def test_undetermined_constants_are_named(calcite, calcite_points, device):
     """q along one line only: most constants never act."""
 
     def pieces(blob):
@@ -200,7 +201,7 @@ def test_undetermined_constants_are_named(calcite, calcite_points, cpu):
             yield np.linalg.norm(q, axis=1, keepdims=True) * [0.0, 0.0, 1.0], counts, correction
 
     with pytest.raises(InputError, match=r"do not determine .*A.*: add spots"):
-        _fit(replace(calcite_points, pieces=pieces), _unbounded(calcite, CALCITE), cpu)
+        _fit(replace(calcite_points, pieces=pieces), _unbounded(calcite, CALCITE), device)
 
 
 def test_poisson_errors_are_the_spread_over_noise(calcite, simulated_points):

@@ -61,9 +61,9 @@ def test_numpy_reproduces_reference(case):
     assert np.allclose(classical, [point["Q_invGamma_Q"] for point in crystal["points"]], rtol=1e-9)
 
 
-def test_opencl_reproduces_reference(case, cpu):
+def test_opencl_reproduces_reference(case, device):
     crystal, q, nodes, expected = case
-    engine = OpenCLEngine(cpu, _points(q, nodes), NOTHING, temperature=crystal["T"], density=crystal["density"])
+    engine = OpenCLEngine(device, _points(q, nodes), NOTHING, temperature=crystal["T"], density=crystal["density"])
     found = [engine.intensity(np.array(crystal["C_GPa"]), blob)[0] for blob in range(len(q))]
     assert np.allclose(found, expected, rtol=3e-5)
 
@@ -91,7 +91,7 @@ def test_christoffel_coefficients_and_strain():
 
 
 @pytest.mark.parametrize(("temperature", "seed"), [(300.0, 5), (30.0, 6), (8.0, 7)])
-def test_derivatives_are_those_of_central_differences(temperature, seed, cpu):
+def test_derivatives_are_those_of_central_differences(temperature, seed, device):
     """All 21 constants, and the scale; relative to the largest derivative at each point."""
     tensor, columns, n = _tensor(seed), Columns(TRICLINIC, scale=True), 6
     random = np.random.default_rng(seed)
@@ -117,7 +117,7 @@ def test_derivatives_are_those_of_central_differences(temperature, seed, cpu):
     assert np.allclose(exact[:, 21], expected[:, 21], rtol=1e-5)
 
     # One pixel with model 1 and correction 1 has weight 1: its Gram matrix holds the columns themselves.
-    engine = OpenCLEngine(cpu, _points(q, nodes), columns, temperature=temperature, density=2.7)
+    engine = OpenCLEngine(device, _points(q, nodes), columns, temperature=temperature, density=2.7)
     gram = engine.evaluate(State(tensor, np.zeros(n), np.ones(n))).gram
     found = gram[:, :-1, -2]
     assert np.all(np.abs(found[:, :21] - expected[:, :21]) < 1e-3 * largest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,10 @@ class OpenCLEngine:
             double=self._double,
             local=self._local,
         )
-        program = cl.Program(self._context, source).build(options=["-w"])
+        with warnings.catch_warnings():
+            # Compilers talk even when all is well (and -w silences only some): what they say of errors is an exception.
+            warnings.simplefilter("ignore", cl.CompilerWarning)
+            program = cl.Program(self._context, source).build(options=["-w"])
         self._gram = cl.Kernel(program, "gram")
         self._intensity = cl.Kernel(program, "intensity")
         self._chunk = FLOAT_CHUNK if not self._double else CPU_CHUNK if cpu else GPU_CHUNK
