@@ -190,7 +190,7 @@ int explicit_terms(double ratio) {
     return n;
 }
 
-// Intensity of one frame: halos and Bragg peaks of all nodes. See simulate/frame.py for the meaning of the arguments.
+// Intensity of one frame: halos and Bragg peaks of all nodes. See simulate/expectation.py for the meaning of the arguments.
 Doubles scattering_image(const Doubles &q_lab, const Doubles &lab_to_crystal, const Doubles &blocks,
                          const Doubles &block_weights, const Doubles &nodes, const Doubles &halo_factors,
                          const Doubles &peak_heights, const Doubles &peak_precisions, double peak_reach,
@@ -209,7 +209,7 @@ Doubles scattering_image(const Doubles &q_lab, const Doubles &lab_to_crystal, co
     const double *lab = q_lab.data();
 
     py::gil_scoped_release release;
-    // Γ's largest eigenvalue is at most trace(Γ) <= q² times the largest eigenvalue of Γ's trace form.
+    // An estimate of Γ's largest eigenvalue over a, from the diagonal of C: it only decides on the number of terms.
     double stiffest = 0;
     for (int i = 0; i < 6; ++i) stiffest = std::max(stiffest, std::abs(stiffness.data()[7 * i]));
     const double ratio_per_q2 = 1.5 * stiffest / thermal;

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tds2el.cli.main import main
 from tds2el.errors import InputError
 from tds2el.simulate.calcite import CALCITE_SCAN
 from tds2el.simulate.expectation import VirtualScan
 from tds2el.simulate.options import load_scan, options_markdown
 
-SCAN = (Path(__file__).parent / "small.par").read_text(encoding="utf-8")
+SMALL = (Path(__file__).parent / "small.par").read_text(encoding="utf-8")
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -36,14 +37,14 @@ DOCS = Path(__file__).parents[2] / "docs"
 )
 def test_mistakes_are_named(tmp_path: Path, added: str, message: str) -> None:
     path = tmp_path / "scan.par"
-    path.write_text(SCAN + added + "\n", encoding="utf-8")
+    path.write_text(SMALL + added + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=message):
         load_scan(path)
 
 
 @pytest.mark.parametrize("name", ["lmbda", "n_frames", "AA", "ascii_generators", "output_folder", "DeltaQ_max"])
 def test_missing_options_are_named(tmp_path: Path, name: str) -> None:
-    lines = [line for line in SCAN.replace("BB = AA", "BB = 4.990").splitlines() if not line.startswith(f"{name} =")]
+    lines = [line for line in SMALL.replace("BB = AA", "BB = 4.990").splitlines() if not line.startswith(f"{name} =")]
     path = tmp_path / "scan.par"
     path.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(InputError, match=f"{name} is missing"):
@@ -64,7 +65,7 @@ def test_missing_options_are_named(tmp_path: Path, name: str) -> None:
 )
 def test_contradictions_are_named(tmp_path: Path, added: str, message: str) -> None:
     path = tmp_path / "scan.par"
-    path.write_text(SCAN + added + "\n", encoding="utf-8")
+    path.write_text(SMALL + added + "\n", encoding="utf-8")
     virtual = VirtualScan(load_scan(path))
     with pytest.raises(InputError, match=message):
         _ = virtual.constants, virtual.spots
@@ -81,9 +82,20 @@ def test_tensor_of_the_standard_frame_is_turned_into_the_working_frame(tmp_path:
         _ = VirtualScan(load_scan(path)).constants
 
 
+def test_command_line_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "scan.par"
+    path.write_text(SMALL + "count_levl = 3\n", encoding="utf-8")
+    assert main(["simulate-scan", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "did you mean 'count_level'?" in err
+    assert not (tmp_path / "scan").exists()
+
+
 def test_helpers_and_the_last_assignment_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "scan.par"
-    path.write_text(SCAN + "half = 3\nn_frames = 2 * half\n", encoding="utf-8")
+    path.write_text(SMALL + "half = 3\nn_frames = 2 * half\n", encoding="utf-8")
     assert load_scan(path).n_frames == 6
     assert "n_frames is assigned again" in caplog.text
 

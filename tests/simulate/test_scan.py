@@ -42,7 +42,7 @@ def test_frames_hold_counts_of_the_expectation(written: VirtualScan) -> None:
     good = good_pixels(written)
     pulls = []
     for number in (1, 17, 40):
-        counts = fabio.open(str(written.scan.output_folder / "frames" / f"scan_{number:04d}.cbf")).data
+        counts = fabio.open(str(written.scan.output_folder / "frames" / f"scan_{number:05d}.cbf")).data
         expected = written.expected(number - 1)
         saturated = expected > written.scan.count_cutoff
         assert counts.dtype == np.int32
@@ -131,7 +131,7 @@ def test_count_level_is_that_of_the_brightest_halo(written: VirtualScan) -> None
 
 
 def test_seed_gives_the_same_frames_and_another_seed_others(written: VirtualScan) -> None:
-    stored = fabio.open(str(written.scan.output_folder / "frames" / "scan_0017.cbf")).data
+    stored = fabio.open(str(written.scan.output_folder / "frames" / "scan_00017.cbf")).data
     np.testing.assert_array_equal(draw_counts(VirtualScan(written.scan), 16), stored)
     other_noise = VirtualScan(replace(written.scan, noise_seed=8))
     np.testing.assert_array_equal(other_noise.expected(16), written.expected(16))
@@ -162,7 +162,7 @@ def test_ranks_write_equal_files(written: VirtualScan, tmp_path: Path) -> None:
 
 def test_frames_of_another_scan_are_not_mixed_in(written: VirtualScan) -> None:
     shorter = VirtualScan(replace(written.scan, n_frames=39))
-    with pytest.raises(InputError, match=r"holds scan_0040.cbf of another scan"):
+    with pytest.raises(InputError, match=r"holds scan_00040.cbf of another scan"):
         simulate_scan(shorter, World(), silent)
 
 

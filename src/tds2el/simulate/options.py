@@ -100,7 +100,13 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
     ),
     "Detector and scan": (
         Option("shape", Kind("[rows, columns]", _shape), (619, 487), "size of a frame", "pixel"),
-        Option("n_frames", kinds.COUNT, None, "number of frames", needed="every run"),
+        Option(
+            "n_frames",
+            kinds.integer("a whole number from 1 to 99999", 1, 99999),
+            None,
+            "number of frames",
+            needed="every run",
+        ),
         Option("gap_rows", _INTERVALS, (), "rows between modules, which read −1"),
         Option("gap_columns", _INTERVALS, (), "columns between modules, which read −1"),
         Option("n_hot_pixels", kinds.integer("a whole number", 0), 20, "pixels that count far too much; masked"),
@@ -304,7 +310,8 @@ same files on any number of MPI ranks.
 Expected counts are κ·(Σ f_G S_G + background) with κ = polarisation × solid angle × monitor. S_G is the one-phonon
 intensity of `docs/physics.md` round every allowed node G; f_G is proportional to |F_G|², which is random, but equal for
 reflections that are equivalent by symmetry. Bragg peaks are Gaussians in Q that exceed `count_cutoff` and are clipped
-there. Every frame is averaged over the orientations that it sweeps, and over mosaic blocks if there are any.
+there. Every frame is averaged over the orientations that it sweeps, and over mosaic blocks if there are any; far from a
+node, where its halo is smooth, the middle of the frame stands for the average (to a few 1e-4 of that halo).
 
 `scan.par` is written in the same subset of Python as other par-files; paths are relative to it.
 This page is made from the program's table: `python -m tds2el.simulate.options > docs/simulate-scan.md`.

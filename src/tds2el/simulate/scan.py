@@ -25,7 +25,7 @@ _FULL_FLUX = 1e6  # monitor counts of a frame just after a refill
 
 def frame_name(frame: int) -> str:
     """Name of a frame's file; numbers begin with 1, as at beamlines."""
-    return f"scan_{frame + 1:04d}.cbf"
+    return f"scan_{frame + 1:05d}.cbf"
 
 
 def good_pixels(virtual: VirtualScan) -> npt.NDArray[np.bool_]:
@@ -76,7 +76,7 @@ def simulate_scan(
     first, last = (scan.n_frames * rank // world.size for rank in (world.rank, world.rank + 1))
 
     def write_frame(frame: int) -> None:
-        write_cbf(folder / "frames" / frame_name(frame), draw_counts(virtual, frame), frame_header(virtual, frame))
+        write_cbf(folder / "frames" / frame_name(frame), draw_counts(virtual, frame), _header(virtual, frame))
 
     def write_frames() -> None:
         threads = max(1, len(os.sched_getaffinity(0)) // world.node_size)
@@ -85,14 +85,7 @@ def simulate_scan(
                 pass
 
     world.attempt(write_frames)
-    if world.rank == 0:
-        _write_mask(folder / "mask.edf", good_pixels(virtual))
-        names_and_monitor = (f"frames/{frame_name(n)} {virtual.monitor(n):.6f}\n" for n in range(scan.n_frames))
-        _write(folder / "monitor.txt", "".join(names_and_monitor))
-        _write(folder / "experiment.par", _conf_file(virtual))
-        _write(folder / "input.par", _input_file(virtual))
-        _write(folder / "truth.json", json.dumps(_truth(virtual), indent=1) + "\n")
-    world.attempt(lambda: None)  # nobody goes on before the files are there
+    world.attempt(lambda: _write_rest(virtual) if world.rank == 0 else None)
     return folder / "input.par"
 
 
@@ -105,6 +98,17 @@ def _prepare(virtual: VirtualScan) -> None:
     other = sorted(path.name for path in frames.glob("scan_*.cbf") if path.name not in ours)
     if other:
         raise InputError(f"{frames} holds {other[0]} of another scan; remove it or choose another output_folder")
+
+
+def _write_rest(virtual: VirtualScan) -> None:
+    """Everything beside the frames."""
+    folder = virtual.scan.output_folder
+    _write_mask(folder / "mask.edf", good_pixels(virtual))
+    rows = (f"frames/{frame_name(n)} {virtual.monitor(n):.6f}\n" for n in range(virtual.scan.n_frames))
+    _write(folder / "monitor.txt", "".join(rows))
+    _write(folder / "experiment.par", _conf_file(virtual))
+    _write(folder / "input.par", _input_file(virtual))
+    _write(folder / "truth.json", json.dumps(_truth(virtual), indent=1) + "\n")
 
 
 def _active_pixels(virtual: VirtualScan) -> npt.NDArray[np.bool_]:
@@ -125,7 +129,7 @@ def _hot_pixels(virtual: VirtualScan) -> tuple[npt.NDArray[np.int64], npt.NDArra
     return where, rng.uniform(0.01, 1.5, len(where)) * scan.count_cutoff
 
 
-def frame_header(virtual: VirtualScan, frame: int) -> list[str]:
+def _header(virtual: VirtualScan, frame: int) -> list[str]:
     """Mini header of a frame: half a step lies between the start angle and the phi of a conf_file."""
     e, scan = virtual.scan.experiment, virtual.scan
     row, column = virtual.geometry.direct_beam()
