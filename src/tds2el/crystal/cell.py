@@ -94,7 +94,5 @@ def cell_from_metric(metric: npt.ArrayLike) -> Cell:
     """The cell whose direct metric tensor, in Å², is `metric` (3, 3)."""
     g = np.asarray(metric, dtype=np.float64)
     a, b, c = (float(x) for x in np.sqrt(np.diag(g)))
-    alpha, beta, gamma = (
-        math.degrees(math.acos(x)) for x in (g[1, 2] / (b * c), g[0, 2] / (a * c), g[0, 1] / (a * b))
-    )
+    alpha, beta, gamma = (math.degrees(math.acos(x)) for x in (g[1, 2] / (b * c), g[0, 2] / (a * c), g[0, 1] / (a * b)))
     return Cell(a, b, c, alpha, beta, gamma)

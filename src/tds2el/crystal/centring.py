@@ -103,9 +103,7 @@ def _neighbours(
     return node + steps[order], vectors[order]
 
 
-def neighbour_vectors(
-    hkl: npt.ArrayLike, cell: Cell, centring: str | None, radius: float
-) -> npt.NDArray[np.float64]:
+def neighbour_vectors(hkl: npt.ArrayLike, cell: Cell, centring: str | None, radius: float) -> npt.NDArray[np.float64]:
     """Vectors from the node `hkl` to every other allowed node nearer than `radius` (Å⁻¹), nearest first.
 
     Returns
@@ -115,9 +113,7 @@ def neighbour_vectors(
     return _neighbours(hkl, cell, centring, radius)[1]
 
 
-def nearest_allowed(
-    hkl: npt.ArrayLike, cell: Cell, centring: str | None
-) -> tuple[npt.NDArray[np.int64], float]:
+def nearest_allowed(hkl: npt.ArrayLike, cell: Cell, centring: str | None) -> tuple[npt.NDArray[np.int64], float]:
     """The other allowed node nearest to `hkl`, and its distance in Å⁻¹."""
     radius = float(np.linalg.norm(cell.B, axis=0).min()) * 1.01
     while True:

@@ -36,9 +36,7 @@ class TensorStructure:
         """The 6×6 structure: `1.000000 A11`, `1.000000 A11 + -2.000000 A66` and so on, blank where zero."""
         cells = [[self._combination(i, j) for j in range(6)] for i in range(6)]
         widths = [max(len(row[j]) for row in cells) for j in range(6)]
-        lines = (
-            "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells
-        )
+        lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
         return "\n".join(line.rstrip() for line in lines)
 
     def _combination(self, i: int, j: int) -> str:
@@ -75,9 +73,7 @@ def indexing_notes(group: PointGroup, structure: TensorStructure) -> Sequence[st
             continue
         turned = [structure.constants(rotate(tensor, rotation)) for tensor in structure.basis]
         flipped = tuple(
-            name
-            for n, (name, values) in enumerate(zip(structure.names, turned, strict=True))
-            if values[n] < -0.5
+            name for n, (name, values) in enumerate(zip(structure.names, turned, strict=True)) if values[n] < -0.5
         )
         if flipped and flipped not in notes:
             which = " and ".join([", ".join(flipped[:-1]), flipped[-1]] if len(flipped) > 1 else flipped)

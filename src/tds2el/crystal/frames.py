@@ -61,9 +61,7 @@ def standard_frame(tensor: npt.ArrayLike, group: PointGroup) -> list[FrameBlock]
     blocks = [FrameBlock("Working frame W", _axes_in_words(np.eye(3), cell), np.eye(3), c.copy())]
     rotation = _standard_axes(group)
     blocks.append(
-        FrameBlock(
-            "Standard frame P (IEEE 1987)", _axes_in_words(rotation, cell), rotation, rotate(c, rotation)
-        )
+        FrameBlock("Standard frame P (IEEE 1987)", _axes_in_words(rotation, cell), rotation, rotate(c, rotation))
     )
     along_axes = group.system == "orthorhombic" and np.array_equal(rotation, np.eye(3))
     if along_axes and not cell.c <= cell.a <= cell.b:

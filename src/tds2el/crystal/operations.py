@@ -70,8 +70,7 @@ def cartesian_generators(text: str) -> npt.NDArray[np.float64]:
             matrices.append(np.array(_MIRRORS[token]))
         else:
             raise InputError(
-                f'ascii_generators = "{text}": unknown generator "{token}"; '
-                f"use {_TOKENS}, separated by commas"
+                f'ascii_generators = "{text}": unknown generator "{token}"; use {_TOKENS}, separated by commas'
             )
     return np.array(matrices, dtype=np.float64)
 

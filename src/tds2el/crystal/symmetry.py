@@ -95,8 +95,7 @@ def point_group(generators_or_symbol: str, cell: Cell, centring: str | None) -> 
         cartesian, system = of_lattice, crystal_system(of_lattice)
     if not maps_lattice(on_hkl, letter):
         raise InputError(
-            f'ascii_generators = "{name}" does not map a lattice with centring {letter} '
-            "onto itself; correct one"
+            f'ascii_generators = "{name}" does not map a lattice with centring {letter} onto itself; correct one'
         )
     return PointGroup(name, cartesian, on_hkl, repaired, system, centring)
 
@@ -170,14 +169,11 @@ def _symmetrised(cell: Cell, hkl_operations: npt.NDArray[np.int64], name: str) -
     if severity.max() > 1.0:
         # Averaging spreads the fault of one parameter over others, which are not worth naming.
         culprits = [n for n in range(6) if severity[n] > 0.5 * severity.max()]
-        faults = ", ".join(
-            f"{CELL_OPTIONS[n]} = {given[n]:.6g} where {fitting[n]:.6g} fits" for n in culprits
-        )
+        faults = ", ".join(f"{CELL_OPTIONS[n]} = {given[n]:.6g} where {fitting[n]:.6g} fits" for n in culprits)
         names = MONOCLINIC_NAMES.get(name)
         hint = f' ("{name}" has the unique axis b; "{names[0]}" a, "{names[2]}" c)' if names else ""
         raise InputError(
-            f'the cell does not have the symmetry "{name}": {faults}{hint}; '
-            "correct the cell or ascii_generators"
+            f'the cell does not have the symmetry "{name}": {faults}{hint}; correct the cell or ascii_generators'
         )
     changes = ", ".join(
         f"{CELL_OPTIONS[n]} {given[n]:.9g} → {fitting[n]:.9g}" for n in range(6) if change[n] >= rounding[n]
