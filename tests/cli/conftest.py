@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+import tds2el
 from tds2el.cli.main import main
 from tds2el.parallel import environment_without_launcher
 
-SOURCES = Path(__file__).parents[2] / "src"
+PACKAGES = Path(tds2el.__file__).parents[1]
+"""Where this process has the package from; others are to test the same one, from whatever folder."""
 MPIRUN = Path(sys.executable).parent / "mpirun"
 
 TRUTH = {"A11": 147.1, "A33": 85.3, "A44": 34.0, "A66": 46.5, "A13": 53.7, "A15": -20.6}
@@ -131,7 +133,7 @@ def process(
     done = subprocess.run(
         [*launcher, sys.executable, *program, *map(str, arguments)],
         cwd=cwd,
-        env=environment_without_launcher() | {"PYTHONPATH": str(SOURCES)} | environment,
+        env=environment_without_launcher() | {"PYTHONPATH": str(PACKAGES)} | environment,
         capture_output=True,
         text=True,
         timeout=60,
