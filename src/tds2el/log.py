@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from tds2el import __version__
 from tds2el.errors import InputError
@@ -31,6 +33,9 @@ class _Screen(logging.Handler):
             elif text not in self._shown:
                 self._shown.add(text)
                 _write(f"tds2el: {record.levelname.lower()}: {text}", sys.stderr)
+        except BrokenPipeError:
+            # Whoever read stdout, such as head, has gone: the run goes on, and the log file has everything.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Exception:
             self.handleError(record)
 
@@ -76,10 +81,11 @@ def _record(message: str) -> logging.LogRecord:
     return logging.LogRecord(_logger.name, logging.INFO, __file__, 0, message, None, None)
 
 
-def _write(text: str, stream: object) -> None:
-    """One message, above a progress bar if there is one: tqdm takes its bars away and draws them again."""
+def _write(text: str, stream: TextIO) -> None:
+    """One message, at once, above a progress bar if there is one: tqdm takes its bars away and draws them again."""
     tqdm = sys.modules.get("tqdm")
     if tqdm is not None:
         tqdm.tqdm.write(text, file=stream)
     else:
-        print(text, file=stream)  # type: ignore[call-overload]
+        print(text, file=stream)
+    stream.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,17 +163,17 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
 
 
 def _compare_settings(settings: Settings, harvested: Mapping[str, object]) -> None:
-    """Warn where the par-files ask for another harvest than the one that is reused."""
-    from tds2el.options import OPTIONS
+    """Warn where the par-files ask for another harvest than the one that is reused; files may have moved."""
+    from tds2el.settings import CELL, Experiment, HarvestSettings
 
+    names = [field.name for group in (Experiment, HarvestSettings) for field in fields(group)]
     changed = [
-        option.name
-        for option in OPTIONS
-        if option.needed == "harvest"
-        and option.name != "collectSpots"
-        and option.name in settings.given
-        and option.name in harvested
-        and settings.values[option.name] != harvested[option.name]
+        name
+        for name in (*names, *CELL, "centring")
+        if name != "collectSpots"
+        and name in settings.given
+        and name in harvested
+        and settings.values[name] != harvested[name]
     ]
     if changed:
         log.warning(
