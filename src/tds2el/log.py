@@ -40,6 +40,24 @@ class _Screen(logging.Handler):
             self.handleError(record)
 
 
+class _LogFile(logging.FileHandler):
+    """Once it cannot be written, on a full disk say, the run goes on without it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, mode="a", encoding="utf-8")
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        self._failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            reason = error.strerror
+            _write(f"tds2el: warning: {self.baseFilename} cannot be written ({reason}) and is not complete", sys.stderr)
+
+
 def configure(rank: int, log_file: Path | None = None) -> None:
     """Send the messages of the logger "tds2el" where they belong; a second call replaces the first.
 
@@ -60,12 +78,11 @@ def configure(rank: int, log_file: Path | None = None) -> None:
     handlers: list[logging.Handler] = [_Screen()] if rank == 0 else [logging.NullHandler()]
     if rank == 0 and log_file is not None:
         try:
-            to_file = logging.FileHandler(log_file, mode="a", encoding="utf-8")
+            to_file = _LogFile(log_file)
         except OSError as error:
             raise InputError(
                 f"output_folder: {log_file} cannot be written ({error.strerror}); check folder and permissions"
             ) from None
-        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S"))
         to_file.emit(_record(f"tds2el {__version__}: {shlex.join(sys.argv)}"))
         handlers.append(to_file)
     for handler in _installed:

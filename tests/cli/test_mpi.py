@@ -201,3 +201,60 @@ def test_interrupted_while_it_reads(scan):
     assert "Traceback" not in err
     assert scan.harvest.read_bytes() == before
     assert not list(scan.folder.glob(".*.partial"))
+
+
+VANISHING = """
+import sys
+from tds2el.cli.main import main
+from tds2el.experiment import images
+read = images.read_image
+def read_while_frames_move(path):
+    if path.endswith("{name}"):
+        os.rename(path, path + ".moved")
+    return read(path)
+images.read_image = read_while_frames_move
+sys.exit(main())
+"""
+
+
+@needs_mpirun
+def test_a_frame_that_one_rank_finds_gone_ends_all(scan, process):
+    before = scan.harvest.read_bytes()
+    frame = scan.frame(scan.visited)
+    program = "import os" + VANISHING.format(name=frame.name)
+    outcome = process(["scan/input.par"], scan.folder.parent, 2, program=("-c", program))
+    assert outcome.code == 2
+    assert f"{frame.name}: the file does not exist" in outcome.error
+    assert scan.harvest.read_bytes() == before
+
+
+FULL_DISK = """
+import resource, sys
+from tds2el.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+sys.exit(main())
+"""
+
+
+def test_a_full_disk_leaves_the_old_harvest(scan, process):
+    before = scan.contents()
+    outcome = process(["scan/input.par"], scan.folder.parent, program=("-c", FULL_DISK.format(size=120_000)))
+    assert outcome.code == 2
+    assert "save_to_file" in outcome.error
+    assert "cannot be written" in outcome.error
+    assert scan.contents() == before
+
+
+def test_a_full_disk_leaves_the_old_results(scan, process):
+    for old in ("parametri.txt", "tds2el_fit.h5"):
+        (scan.folder / old).write_bytes(b"earlier results")
+    before = scan.contents()
+    outcome = process(
+        ["scan/input.par", "--set", "fitSpots=1", "load_from_file=scan/harvest.h5", scan.guess(), "device=numpy"],
+        scan.folder.parent,
+        program=("-c", FULL_DISK.format(size=1000)),
+    )
+    assert outcome.code == 2
+    assert "parametri.txt cannot be written" in outcome.error
+    assert outcome.err.count("tds2el.log cannot be written") == 1
+    assert scan.contents() == before

@@ -143,7 +143,44 @@ def test_paths_with_spaces_and_brackets(run, scan):
     assert str(odd / "harvest.h5") in outcome.out
 
 
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_frames_in_stacks(run, scan, n_files):
+    """Multi-frame files count frame by frame; their rows of the normalisation are file::i."""
+    from fabio.cbfimage import CbfImage
+    from fabio.edfimage import EdfImage
+
+    with h5py.File(scan.harvest) as file:
+        expected = {name: file[f"entry/points/{name}"][()] for name in ("counts", "frame", "correction", "Q")}
+    frames = sorted((scan.folder / "frames").iterdir())
+    monitor = [line.split()[1] for line in (scan.folder / "monitor.txt").read_text(encoding="utf-8").splitlines()]
+    rows = []
+    for i, part in enumerate(np.array_split(np.arange(len(frames)), n_files)):
+        stack = EdfImage(data=CbfImage().read(str(frames[part[0]])).data)
+        for n in part[1:]:
+            stack.append_frame(data=CbfImage().read(str(frames[n])).data)
+        stack.write(str(scan.folder / f"stack{i}.edf"))
+        rows += [f"stack{i}.edf::{k} {monitor[n]}" for k, n in enumerate(part)]
+    (scan.folder / "monitor.txt").write_text("\n".join(rows), encoding="utf-8")
+    outcome = run("scan/input.par", "--set", "images_prefix=scan/stack", "images_postfix=.edf")
+    assert outcome.code == 0, outcome.err
+    with h5py.File(scan.harvest) as file:
+        for name, values in expected.items():
+            assert np.array_equal(file[f"entry/points/{name}"], values), name
+
+
 # Par-files
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_one_parfile_for_everything(run, scan, ending, mark):
+    lines = (scan.folder / "experiment.par").read_text(encoding="utf-8").splitlines()
+    lines += (scan.folder / "input.par").read_text(encoding="utf-8").splitlines()
+    text = ending.join([*lines, ""]).replace("experiment.par", "all.par")
+    (scan.folder / "all.par").write_bytes((mark + text).encode())
+    outcome = run("scan/all.par", "--set", "load_from_file=scan/harvest.h5", "fitSpots=1")
+    assert outcome.code == 0, outcome.err
+    assert STRUCTURE in outcome.out
 
 
 def test_inactive_values_of_options_that_come_later(run, scan):
