@@ -11,6 +11,7 @@ from typing import TextIO
 
 from tds2el import __version__
 from tds2el.errors import InputError
+from tds2el.progress import show_bars
 
 LOG_FILE = "tds2el.log"
 
@@ -21,8 +22,8 @@ _installed: list[logging.Handler] = []
 class _Screen(logging.Handler):
     """Information to stdout as it is, warnings to stderr with a prefix and each only once."""
 
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
         self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -58,24 +59,27 @@ class _LogFile(logging.FileHandler):
             _write(f"tds2el: warning: {self.baseFilename} cannot be written ({reason}) and is not complete", sys.stderr)
 
 
-def configure(rank: int, log_file: Path | None = None) -> None:
+def configure(rank: int, log_file: Path | None = None, level: int = logging.INFO) -> None:
     """Send the messages of the logger "tds2el" where they belong; a second call replaces the first.
 
-    Rank 0 shows information on stdout and warnings on stderr, and writes both, and what is only of interest
-    afterwards (level debug: the iterations of a fit), with the time to the log file. Other ranks are silent.
+    Rank 0 shows information on stdout, and warnings and the progress of long stages on stderr. It writes all messages,
+    and what is only of interest afterwards (level debug: the iterations of a fit), with the time to the log file.
+    Other ranks are silent.
 
     Parameters
     ----------
     rank : int
     log_file : Path, optional
         Appended to, so that harvest and fit of one folder make one log.
+    level : int
+        What the screen shows: from logging.WARNING on no progress either; from logging.DEBUG on everything.
 
     Raises
     ------
     InputError
         If the file cannot be written.
     """
-    handlers: list[logging.Handler] = [_Screen()] if rank == 0 else [logging.NullHandler()]
+    handlers: list[logging.Handler] = [_Screen(level)] if rank == 0 else [logging.NullHandler()]
     if rank == 0 and log_file is not None:
         try:
             to_file = _LogFile(log_file)
@@ -92,6 +96,7 @@ def configure(rank: int, log_file: Path | None = None) -> None:
     for handler in handlers:
         _logger.addHandler(handler)
     _logger.setLevel(logging.DEBUG)
+    show_bars(rank == 0 and level < logging.WARNING)
 
 
 def _record(message: str) -> logging.LogRecord:

@@ -67,3 +67,16 @@ def test_a_message_does_not_run_into_a_progress_bar(capsys):
 def test_a_log_that_cannot_be_written_is_a_clear_error(tmp_path):
     with pytest.raises(InputError, match=r"output_folder: .*tds2el\.log cannot be written \(No such file"):
         configure(rank=0, log_file=tmp_path / "nowhere" / "tds2el.log")
+
+
+def test_the_screen_shows_less_or_more_as_asked(capsys, tmp_path):
+    path = tmp_path / "tds2el.log"
+    for level in (logging.WARNING, logging.DEBUG):
+        configure(rank=0, log_file=path, level=level)
+        logger.debug("deviance 12.5")
+        logger.info("results in parametri.txt")
+        logger.warning("mind the gap")
+        out, err = capsys.readouterr()
+        assert out.splitlines() == (["deviance 12.5", "results in parametri.txt"] if level == logging.DEBUG else [])
+        assert err == "tds2el: warning: mind the gap\n"
+    assert path.read_text().count("deviance 12.5") == 2

@@ -24,6 +24,7 @@ from tds2el.harvest.assemble import COLUMNS, PointList, assemble
 from tds2el.harvest.file import LOSSES, Tables, write_harvest
 from tds2el.harvest.plan import Plan, make_plan
 from tds2el.parallel import World
+from tds2el.progress import Stage
 from tds2el.settings import Settings
 
 logger = logging.getLogger("tds2el")
@@ -215,8 +216,6 @@ def _threshold(option: float | None, cutoff: float | None) -> tuple[float, float
 
 def _read_frames(inputs: _Inputs, world: World) -> _Found:
     """Read this rank's share of the frames that see anything: a contiguous part (collective)."""
-    from tqdm import tqdm
-
     from tds2el._core import RegionGatherer
 
     plan, series, geometry = inputs.plan, inputs.series, inputs.geometry
@@ -252,15 +251,14 @@ def _read_frames(inputs: _Inputs, world: World) -> _Found:
     visits = [slice(a, b) for a, b in zip(first, [*first[1:], plan.frame.size], strict=True)]
     shares = np.array_split(np.arange(frames.size), world.size)
     mine, blocks = shares[world.rank], -(-len(shares[0]) // BLOCK)
-    # disable=None: no bar unless standard error is a terminal.
-    with tqdm(total=len(mine), desc="harvest", unit="frame", disable=None if world.rank == 0 else True) as bar:
+    with Stage("harvest", len(mine), "frame") as stage:
         for block in range(blocks):
             error: Exception | None = None
             part = mine[block * BLOCK : (block + 1) * BLOCK]
             try:
                 for i in part:
                     _read_frame(int(frames[i]), visits[i], inputs, gatherer, found)
-                    bar.update()
+                    stage.update()
             except (InputError, OSError) as caught:
                 error = caught
             world.agree(error)

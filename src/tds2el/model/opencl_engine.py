@@ -13,6 +13,7 @@ from tds2el.model.christoffel import christoffel_coefficients
 from tds2el.model.engine import Columns, Points, State, Sums
 from tds2el.model.quantum import quantum_sum
 from tds2el.model.source import program_source
+from tds2el.progress import Stage
 
 Array = npt.NDArray[np.float64]
 
@@ -158,13 +159,15 @@ class OpenCLEngine:
             )
         flags = cl.mem_flags
         self._pixels = cl.Buffer(self._context, flags.READ_ONLY, n_bytes)
-        for blob in range(len(points.sizes)):
-            start, end = int(self._starts[blob]), int(self._starts[blob + 1])
-            for q, counts, correction in points.pieces(blob):
-                self._upload(start, np.column_stack([q, counts, correction]))
-                start += len(q)
-            # Padding: the last q again, so that the model is finite, and correction 0, so that it weighs nothing.
-            self._upload(start, np.tile(np.append(q[-1], [0.0, 0.0]), (end - start, 1)))
+        with Stage("load points", int(points.sizes.sum()), "point") as stage:
+            for blob in range(len(points.sizes)):
+                start, end = int(self._starts[blob]), int(self._starts[blob + 1])
+                for q, counts, correction in points.pieces(blob):
+                    self._upload(start, np.column_stack([q, counts, correction]))
+                    start += len(q)
+                    stage.update(len(q))
+                # Padding: the last q again, so that the model is finite, and correction 0, so that it weighs nothing.
+                self._upload(start, np.tile(np.append(q[-1], [0.0, 0.0]), (end - start, 1)))
         self._chunks = np.array(
             [
                 (blob, self._starts[blob] + start, min(self._chunk, padded[blob] - start))
