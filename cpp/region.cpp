@@ -36,6 +36,15 @@ struct Points {
         q.insert(q.end(), v.begin(), v.end());
         correction.push_back(static_cast<float>(k));
     }
+
+    void clear() {
+        number.clear();
+        row.clear();
+        column.clear();
+        counts.clear();
+        q.clear();
+        correction.clear();
+    }
 };
 
 struct ShellPixel {
@@ -92,7 +101,7 @@ class RegionGatherer {
 
     template <class T>
     py::tuple frame(const dense<T> &image, const dense<double> &lab_to_crystal, const dense<std::int64_t> &blobs,
-                    const dense<std::int64_t> &regions, double denominator) const {
+                    const dense<std::int64_t> &regions, double denominator) {
         if (image.ndim() != 2 || image.shape(0) != mask_.shape(0) || image.shape(1) != mask_.shape(1))
             throw std::invalid_argument("the frame and the mask differ in shape");
         const Matrix turn = to_matrix(lab_to_crystal);
@@ -104,17 +113,17 @@ class RegionGatherer {
                 r[3] > image.shape(1))
                 throw std::invalid_argument("a region or blob is out of range");
         }
-        Points points, peaks;
+        points_.clear();
+        peaks_.clear();
         std::vector<std::int64_t> lost(n * n_causes, 0);
         std::vector<std::uint8_t> hot_frame(n, 0);
         {
             py::gil_scoped_release release;
-            std::vector<ShellPixel> shell;
             for (std::size_t i = 0; i < n; ++i)
-                hot_frame[i] = region(image.data(), turn, blobs.data()[i], regions.data() + 4 * i, denominator, shell,
-                                      points, peaks, lost.data() + i * n_causes);
+                hot_frame[i] = region(image.data(), turn, blobs.data()[i], regions.data() + 4 * i, denominator,
+                                      lost.data() + i * n_causes);
         }
-        return py::make_tuple(to_tuple(points), to_tuple(peaks),
+        return py::make_tuple(to_tuple(points_), to_tuple(peaks_),
                               to_array(lost).reshape({static_cast<py::ssize_t>(n), py::ssize_t{n_causes}}),
                               to_array(hot_frame));
     }
@@ -142,14 +151,14 @@ class RegionGatherer {
         return (pol_degree_ * (1 - u * u) + (1 - pol_degree_) * (1 - w * w)) * c * c * c;
     }
 
-    // Returns whether a good pixel of the ball exceeds the threshold. The buffer `shell` is reused.
+    // Returns whether a good pixel of the ball exceeds the threshold.
     template <class T>
     bool region(const T *image, const Matrix &turn, std::int64_t blob, const std::int64_t *box, double denominator,
-                std::vector<ShellPixel> &shell, Points &points, Points &peaks, std::int64_t *lost) const {
+                std::int64_t *lost) {
         const std::int64_t width = mask_.shape(1);
         const double *g = centres_.data() + 3 * blob;
-        const std::size_t peaks_before = peaks.row.size(), points_before = points.row.size();
-        shell.clear();
+        const std::size_t peaks_before = peaks_.row.size(), points_before = points_.row.size();
+        shell_.clear();
         std::vector<std::array<std::int64_t, 2>> hot;
 
         for (std::int64_t r = box[0]; r < box[1]; ++r) {
@@ -172,30 +181,29 @@ class RegionGatherer {
                 const double correction = pixel_correction(direction, length) * denominator;
                 if (good && above(value)) {
                     hot.push_back({r, c});
-                    if (!foreign) peaks.add(row, column, counts, q_full, correction);
+                    if (!foreign) peaks_.add(row, column, counts, q_full, correction);
                 }
                 if (q2 < min2_) continue;
                 const Fate fate = foreign ? nearer : !good ? masked : !(counts >= 0) ? negative : kept;
-                shell.push_back({row, column, counts, correction, q_full, fate});
+                shell_.push_back({row, column, counts, correction, q_full, fate});
             }
         }
-        if (!hot.empty()) reject_hot(hot, box, shell);
-        for (const ShellPixel &s : shell) {
+        if (!hot.empty()) reject_hot(hot, box);
+        for (const ShellPixel &s : shell_) {
             if (s.fate == kept)
-                points.add(s.row, s.column, s.counts, s.q, s.correction);
+                points_.add(s.row, s.column, s.counts, s.q, s.correction);
             else
                 ++lost[s.fate];
         }
-        points.number.push_back(static_cast<std::int64_t>(points.row.size() - points_before));
-        peaks.number.push_back(static_cast<std::int64_t>(peaks.row.size() - peaks_before));
+        points_.number.push_back(static_cast<std::int64_t>(points_.row.size() - points_before));
+        peaks_.number.push_back(static_cast<std::int64_t>(peaks_.row.size() - peaks_before));
         return !hot.empty();
     }
 
     // border < 0: the whole region is lost; otherwise the hot pixels with a border of so many pixels.
-    void reject_hot(const std::vector<std::array<std::int64_t, 2>> &hot, const std::int64_t *box,
-                    std::vector<ShellPixel> &shell) const {
+    void reject_hot(const std::vector<std::array<std::int64_t, 2>> &hot, const std::int64_t *box) {
         if (border_ < 0) {
-            for (ShellPixel &s : shell)
+            for (ShellPixel &s : shell_)
                 if (s.fate == kept) s.fate = over_threshold;
             return;
         }
@@ -207,7 +215,7 @@ class RegionGatherer {
                 for (std::int64_t j = std::max<std::int64_t>(0, c - border_); j <= std::min(width - 1, c + border_); ++j)
                     near[static_cast<std::size_t>(i * width + j)] = 1;
         }
-        for (ShellPixel &s : shell)
+        for (ShellPixel &s : shell_)
             if (s.fate == kept && near[static_cast<std::size_t>((s.row - box[0]) * width + s.column - box[2])])
                 s.fate = over_threshold;
     }
@@ -223,6 +231,9 @@ class RegionGatherer {
     std::vector<double> bisectors_;
     double min2_, max2_, threshold_, saturation_;
     std::int64_t border_;
+    // Kept from frame to frame, so that their memory is asked for once.
+    std::vector<ShellPixel> shell_;
+    Points points_, peaks_;
 };
 
 template <class... T> void define_frame(py::class_<RegionGatherer> &c) {
