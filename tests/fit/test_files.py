@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tds2el.errors import InputError
-from tds2el.fit.files import write_fit_file, write_parametri
+from tds2el.fit.fit_file import write_fit_file
+from tds2el.fit.parametri import write_parametri
 from tds2el.parfile import read_parfile
 
 

@@ -111,9 +111,10 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     from tds2el.experiment.geometry import Geometry
     from tds2el.fit.context import FitContext
     from tds2el.fit.data import fit_data
-    from tds2el.fit.files import write_fit_file, write_parametri
     from tds2el.fit.fit import fit
+    from tds2el.fit.fit_file import FIT_FILE, write_fit_file
     from tds2el.fit.parameters import constants_from_guess
+    from tds2el.fit.parametri import PARAMETRI, write_parametri
     from tds2el.fit.report import dry_run_text, fit_report, iteration_line
     from tds2el.model.quantum import quantum_term
     from tds2el.settings import experiment_from_values
@@ -151,15 +152,16 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
         nred=settings.fit.nred,
         given=settings.given,
         simulated=not settings.fit.doMinimisation,
+        relative_error=settings.fit.relative_error,
         settings=settings.values,
         inputs=(settings.input_file, settings.conf_file, harvest.path),
         warnings=settings.warnings,
     )
     log.info("%s", fit_report(result, context))
     folder = settings.run.output_folder
-    write_parametri(folder / "parametri.txt", result, context)
-    write_fit_file(folder / "tds2el_fit.h5", result, context, outcome.curve, data.points)
-    log.info("results in %s and %s", folder / "parametri.txt", folder / "tds2el_fit.h5")
+    write_parametri(folder / PARAMETRI, result, context)
+    write_fit_file(folder / FIT_FILE, result, context, outcome.curve, data.points)
+    log.info("results in %s and %s", folder / PARAMETRI, folder / FIT_FILE)
 
 
 def _compare_settings(settings: Settings, harvested: Mapping[str, object]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tds2el.crystal.elasticity import indexing_notes
 from tds2el.crystal.symmetry import PointGroup
+from tds2el.fit.parameters import Scale
 from tds2el.fit.result import FitResult
 
 QUANTUM_WORTH_A_WARNING = 1e-3
@@ -44,6 +45,8 @@ class FitContext:
         The options that the user gave.
     simulated : bool
         The constants were taken as given: only factors and baselines were fitted.
+    relative_error : float
+        ε in the variance m + (ε m)² of the counts.
     settings : mapping
         Every option's value in types that JSON knows, for the record.
     inputs : tuple of Path
@@ -63,6 +66,7 @@ class FitContext:
     nred: int = 1
     given: frozenset[str] = frozenset()
     simulated: bool = False
+    relative_error: float = 0.0
     settings: Mapping[str, object] = field(default_factory=dict)
     inputs: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -123,6 +127,21 @@ def result_notes(result: FitResult, context: FitContext) -> list[str]:
             "The crystal has no centre of symmetry: the constants are the piezoelectrically stiffened, effective ones."
         )
     return [*notes, *indexing_notes(context.group, result.constants.structure)]
+
+
+def scale_in_words(result: FitResult, context: FitContext) -> str:
+    """Where the overall scale of the constants comes from."""
+    if context.simulated:
+        return "as given: nothing was fitted but factors and baselines"
+    names = result.constants.names
+    if result.held is not None:
+        return (
+            f"held: {names[result.held]} keeps its start value, the data give the ratios to it only; "
+            f"all GPa are for {names[result.held]} = {result.values[result.held]:g}"
+        )
+    if result.scale is Scale.FREE:
+        return "free: fitted, the quantum terms determine it"
+    return "known: from the constants that are frozen"
 
 
 def may_be_piezoelectric(group: PointGroup) -> bool:

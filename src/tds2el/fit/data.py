@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tds2el.errors import InputError
 from tds2el.harvest.file import HarvestFile
 from tds2el.model.engine import Points
+from tds2el.progress import Stage
 
 log = logging.getLogger("tds2el")
 
@@ -93,11 +94,13 @@ def fit_data(harvest: HarvestFile, spots: Sequence[tuple[int, int, int]] | None,
 
     sizes = -(-harvest.n_points[chosen] // nred)
     means = np.zeros((len(chosen), 2))
-    for i, blob in enumerate(chosen):
-        for q, counts, correction in pieces(int(blob)):
-            if not (np.isfinite(q).all() and (correction > 0).all() and (counts >= 0).all()):
-                raise InputError(f"{harvest.path}: damaged: impossible numbers among its points; harvest again")
-            means[i] += counts.sum(), correction.sum()
+    with Stage("check points", int(sizes.sum()), "point") as stage:
+        for i, blob in enumerate(chosen):
+            for q, counts, correction in pieces(int(blob)):
+                if not (np.isfinite(q).all() and (correction > 0).all() and (counts >= 0).all()):
+                    raise InputError(f"{harvest.path}: damaged: impossible numbers among its points; harvest again")
+                means[i] += counts.sum(), correction.sum()
+                stage.update(len(counts))
     means /= np.maximum(sizes, 1)[:, None]
     usable = (sizes >= FEWEST_POINTS) & (means[:, 0] > 0)
     if not usable.any():
@@ -113,5 +116,6 @@ def fit_data(harvest: HarvestFile, spots: Sequence[tuple[int, int, int]] | None,
         mean_correction=means[:, 1],
         q_max=harvest.delta_max,
         pieces=lambda index: pieces(int(chosen[index])),
+        q_min=harvest.delta_min,
     )
     return FitData(points, chosen, harvest.hkl[chosen], harvest.angle[chosen])

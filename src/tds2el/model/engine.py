@@ -36,6 +36,8 @@ class Points:
     pieces : callable
         ``pieces(blob)`` yields (q, counts, correction) in order, some 1e6 pixels at a time: q = Q − G as float64 (n, 3)
         in Å⁻¹, counts (n,), correction (n,).
+    q_min : float
+        Smallest |q|, Å⁻¹.
     """
 
     nodes: Array
@@ -44,6 +46,7 @@ class Points:
     mean_correction: Array
     q_max: float
     pieces: Callable[[int], Iterator[tuple[Array, Array, Array]]]
+    q_min: float = 0.0
 
     @property
     def floors(self) -> Array:

@@ -1,15 +1,12 @@
-"""The result files: parametri.txt, which reads as a par-file, and tds2el_fit.h5; see docs/file-formats.md."""
+"""Writes tds2el_fit.h5, everything about a fit as NeXus; see docs/file-formats.md."""
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,23 +17,23 @@ import numpy.typing as npt
 from tds2el import __version__
 from tds2el.crystal.frames import standard_frame
 from tds2el.crystal.moduli import eigenvalues
-from tds2el.errors import InputError
-from tds2el.fit.context import FitContext, constant_status, result_notes, result_warnings
+from tds2el.fit.context import FitContext, constant_status, result_notes, result_warnings, scale_in_words
 from tds2el.fit.derived import DIMENSIONLESS, averages_with_sigma, tensor_sigma
-from tds2el.fit.parameters import Scale
-from tds2el.fit.report import with_error
+from tds2el.fit.profiles import Profile, Profiles, ProfileSums, Pulls
+from tds2el.fit.report import fit_report
 from tds2el.fit.result import FitResult
 from tds2el.model.engine import Points
+from tds2el.output import now, replaced
 
 if TYPE_CHECKING:
     import h5py
 
-PARAMETRI = "parametri.txt"
 FIT_FILE = "tds2el_fit.h5"
 FORMAT = "tds2el fit"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 INTENSITY = "counts per unit correction"
+Q_UNIT = "1/angstrom"
 SPOT_UNITS = {
     "hkl": "",
     "angle": "degrees",
@@ -48,26 +45,6 @@ SPOT_UNITS = {
     "below_floor": "",
     "left_out": "",
 }
-
-
-def write_parametri(path: Path, result: FitResult, context: FitContext) -> None:
-    """Write the constants as a par-file, with spot factors and baselines as a commented table.
-
-    Parameters
-    ----------
-    path : Path
-        Replaced when the new file is whole.
-    result : FitResult
-    context : FitContext
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written; one of that name is then untouched.
-    """
-    text = "\n".join([*_header(result, context), "", *_constants(result, context), "", *_spots(result), ""])
-    with _replaced(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_fit_file(
@@ -96,100 +73,26 @@ def write_fit_file(
     """
     import h5py
 
-    with _replaced(path) as temporary, h5py.File(temporary, "w") as file:
+    with replaced(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(NX_class="NXroot", default="entry", format=FORMAT, format_version=FORMAT_VERSION)
         entry = _group(file, "entry", "NXentry")
         entry.attrs["default"] = "spots"
         entry["title"] = f"elastic constants of {context.group.name}"
         _write_constants(entry, result, context)
         _write_tensors(entry, result, context)
-        _write_spots(entry, result)
+        _write_spots(entry, result, points)
         _write_iterations(entry, result)
         _write_provenance(entry, result, context)
-        _write_curve(entry, result, curve, points)
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder that becomes `path` when all went well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
-        raise InputError(f"output_folder: {path} cannot be written ({error}); check space and permissions") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _scale_in_words(result: FitResult, context: FitContext) -> str:
-    if context.simulated:
-        return "as given: nothing was fitted but factors and baselines"
-    names = result.constants.names
-    if result.held is not None:
-        return (
-            f"held: {names[result.held]} keeps its start value, the data give the ratios to it only; "
-            f"all GPa are for {names[result.held]} = {result.values[result.held]:g}"
-        )
-    if result.scale is Scale.FREE:
-        return "free: fitted, the quantum terms determine it"
-    return "known: from the constants that are frozen"
-
-
-def _header(result: FitResult, context: FitContext) -> list[str]:
-    frame = standard_frame(result.tensor, context.group)[0]
-    lines = [
-        f"tds2el {__version__}, {_now()}: elastic constants",
-        f"frame: {frame.title}, {frame.axes}",
-        f"scale {_scale_in_words(result, context)}",
-        f"temperature {context.temperature:g} K, density {context.density:g} g/cm³, point group {context.group.name}",
-        f"deviance/dof {result.deviance / result.dof:.5g}, {result.dof} degrees of freedom",
-        *(f"input: {path}" for path in context.inputs),
-        *(f"warning: {warning}" for warning in result_warnings(result, context)),
-        *result_notes(result, context),
-    ]
-    return [f"# {' '.join(line.split())}" for line in lines]
-
-
-def _constants(result: FitResult, context: FitContext) -> list[str]:
-    constants, sigma, held = result.constants, result.errors.largest, result.held
-    status = ["as given"] * len(sigma) if context.simulated else constant_status(result)
-    lines = []
-    for n, name in enumerate(constants.names):
-        value, error = float(result.values[n]), float(sigma[n])
-        shown = f"{error:.3g}" if np.isfinite(error) else "none"
-        comment = (
-            f"sigma {shown}, start {constants.start[n]:g}, bounds {constants.lower[n]:g} to {constants.upper[n]:g}, "
-            f"unit GPa, {status[n]}"
-        )
-        if held is not None and n != held:
-            unit = float(result.values[held])
-            comment += f", ratio to {constants.names[held]} {with_error(value / unit, error / abs(unit))}"
-        lines.append(f"{name} = {value!r}   # {comment}")
-    return lines
-
-
-def _spots(result: FitResult) -> list[str]:
-    spots = result.spots
-    lines = [
-        "# spots: intensity = f S + b in counts per unit correction, S in 1/GPa; angle in degrees",
-        f"# {'h':>4} {'k':>4} {'l':>4} {'angle':>10} {'points':>9} {'f':>14} {'sigma':>10} {'b':>14} {'sigma':>10}"
-        f" {'chi2/dof':>9}",
-    ]
-    for n, (h, k, l) in enumerate(spots.hkl):  # noqa: E741
-        lines.append(
-            f"# {h:4d} {k:4d} {l:4d} {spots.angle[n]:10.3f} {spots.points[n]:9d} {spots.factor[n]:14.7g}"
-            f" {spots.sigma_factor[n]:10.3g} {spots.baseline[n]:14.7g} {spots.sigma_baseline[n]:10.3g}"
-            f" {spots.chi2[n] / spots.dof[n]:9.4f}{'  left out' if spots.left_out[n] else ''}"
-        )
-    return lines
+        sums = ProfileSums(points, result.spots.left_out, context.relative_error)
+        _write_curve(entry, curve, points, sums)
+        _write_profiles(entry, sums.profiles())
 
 
 def _write_constants(entry: h5py.Group, result: FitResult, context: FitContext) -> None:
     constants, errors = result.constants, result.errors
     group = _group(entry, "constants", "NXcollection")
     group.attrs["scale"] = str(result.scale)
-    group.attrs["scale_in_words"] = _scale_in_words(result, context)
+    group.attrs["scale_in_words"] = scale_in_words(result, context)
     group.attrs["frame"], group.attrs["simulated"] = "W", context.simulated
     _strings(group, "name", constants.names)
     _strings(group, "status", constant_status(result))
@@ -232,7 +135,7 @@ def _write_tensors(entry: h5py.Group, result: FitResult, context: FitContext) ->
         _dataset(moduli, f"{name}_errors", np.float64(sigma), unit)
 
 
-def _write_spots(entry: h5py.Group, result: FitResult) -> None:
+def _write_spots(entry: h5py.Group, result: FitResult, points: Points) -> None:
     """The table of spots; its χ²/dof is the default plot."""
     spots = result.spots
     group = _group(entry, "spots", "NXdata")
@@ -246,6 +149,7 @@ def _write_spots(entry: h5py.Group, result: FitResult) -> None:
     _dataset(group, "chi2_per_dof_errors", np.sqrt(2 / spots.dof), "")
     for name, unit in SPOT_UNITS.items():
         _dataset(group, name, getattr(spots, name), unit)
+    _dataset(group, "centre", points.nodes, Q_UNIT)
     for name in ("factor", "baseline"):
         _dataset(group, f"{name}_errors", getattr(spots, f"sigma_{name}"), SPOT_UNITS[name])
     group["spot"].attrs["long_name"] = "spot (row of hkl and angle)"
@@ -266,7 +170,7 @@ def _write_provenance(entry: h5py.Group, result: FitResult, context: FitContext)
 
     process = _group(entry, "process", "NXprocess")
     versions = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
-    process["program"], process["version"], process["date"] = "tds2el", __version__, _now()
+    process["program"], process["version"], process["date"] = "tds2el", __version__, now()
     process["command_line"] = shlex.join(sys.argv)
     for name, version in {**versions, "h5py": h5py.__version__}.items():
         process[name] = version
@@ -275,15 +179,18 @@ def _write_provenance(entry: h5py.Group, result: FitResult, context: FitContext)
     _strings(process, "inputs", [str(path) for path in context.inputs])
     _strings(entry, "warnings", result_warnings(result, context))
     _strings(entry, "notes", result_notes(result, context))
+    entry.create_dataset("report", data=fit_report(result, context), dtype=_text())
 
     conditions = _group(entry, "conditions", "NXcollection")
-    conditions["point_group"] = context.group.name
+    conditions["point_group"], conditions["system"] = context.group.name, context.group.system
+    _dataset(conditions, "cell", np.array(context.group.cell.parameters), "angstrom, degrees")
     for name, value, unit in (
         ("temperature", context.temperature, "K"),
         ("density", context.density, "g/cm^3"),
         ("quantum_term", context.quantum_term, ""),
         ("direct_beam", np.array(context.direct_beam), "pixels"),
         ("nred", context.nred, ""),
+        ("relative_error", context.relative_error, ""),
         ("harvested", context.harvested, ""),
     ):
         _dataset(conditions, name, np.asarray(value), unit)
@@ -294,9 +201,9 @@ def _write_provenance(entry: h5py.Group, result: FitResult, context: FitContext)
 
 
 def _write_curve(
-    entry: h5py.Group, result: FitResult, curve: Callable[[int], npt.NDArray[np.float32]], points: Points
+    entry: h5py.Group, curve: Callable[[int], npt.NDArray[np.float32]], points: Points, sums: ProfileSums
 ) -> None:
-    """Counts and expectation spot by spot, so that only one spot is in memory."""
+    """Counts and expectation spot by spot, so that only one spot is in memory; the profiles are summed on the way."""
     group = _group(entry, "curve", "NXcollection")
     offset = np.concatenate([[0], np.cumsum(points.sizes)])
     _dataset(group, "offset", offset, "")
@@ -304,10 +211,67 @@ def _write_curve(
         group.create_dataset(name, shape=(int(offset[-1]),), dtype=np.float32, track_times=False)
         group[name].attrs["units"] = "counts"
     for spot, (start, stop) in enumerate(pairwise(offset.tolist())):
-        group["expected"][start:stop] = curve(spot)
-        for _, counts, _ in points.pieces(spot):
-            group["counts"][start : start + len(counts)] = counts
-            start += len(counts)
+        expected = curve(spot)
+        group["expected"][start:stop] = expected
+        done = 0
+        for q, counts, correction in points.pieces(spot):
+            piece = slice(done, done + len(counts))
+            group["counts"][start + piece.start : start + piece.stop] = counts
+            sums.add(spot, q, counts, correction, expected[piece].astype(np.float64))
+            done = piece.stop
+
+
+def _write_profiles(entry: h5py.Group, profiles: Profiles) -> None:
+    group = _group(entry, "profiles", "NXcollection")
+    for name, axis, unit, long_name in (
+        ("radial", "q", Q_UNIT, "|q| (Å⁻¹)"),
+        ("angle", "angle", "degrees", "angle between q and G (degrees)"),
+        ("azimuth", "azimuth", "degrees", "azimuth of q about G (degrees)"),
+    ):
+        _write_profile(group, name, getattr(profiles, name), axis, unit, long_name)
+    _write_pulls(group, profiles.pulls)
+
+
+def _write_profile(parent: h5py.Group, name: str, profile: Profile, axis: str, unit: str, long_name: str) -> None:
+    group = _group(parent, name, "NXdata")
+    group.attrs.update(signal="intensity", axes=["spot", axis], auxiliary_signals=["model"])
+    group["title"] = f"intensity of each spot against the {long_name.rsplit(' (', 1)[0]}"
+    spots = len(profile.points)
+    _dataset(group, "spot", np.arange(spots), "")
+    _dataset(group, axis, profile.centres, unit)
+    group[axis].attrs["long_name"] = long_name
+    _dataset(group, f"{axis}_edges", profile.edges, unit)
+    _dataset(group, "intensity", profile.intensity, INTENSITY)
+    _dataset(group, "intensity_errors", profile.sigma, INTENSITY)
+    _dataset(group, "model", profile.model, INTENSITY)
+    _dataset(group, "points", profile.points, "")
+    group["intensity"].attrs.update(long_name=f"intensity ({INTENSITY})", interpretation="spectrum")
+
+
+def _write_pulls(parent: h5py.Group, pulls: Pulls) -> None:
+    group = _group(parent, "pulls", "NXdata")
+    group.attrs.update(signal="points", axes="pull", auxiliary_signals=["expected"])
+    group["title"] = "pulls (N − m)/√variance"
+    _dataset(group, "pull", (pulls.edges[1:] + pulls.edges[:-1]) / 2, "")
+    _dataset(group, "pull_edges", pulls.edges, "")
+    _dataset(group, "points", pulls.points, "")
+    _dataset(group, "expected", pulls.expected, "")
+    group["pull"].attrs["long_name"], group["points"].attrs["long_name"] = "pull", "points per bin"
+    for name in ("below", "above", "mean", "rms"):
+        _dataset(group, name, np.asarray(getattr(pulls, name)), "")
+
+    group = _group(parent, "pulls_against_q", "NXdata")
+    group.attrs.update(signal="mean", axes="q", auxiliary_signals=["rms"])
+    group["title"] = "mean pull against |q|"
+    _dataset(group, "q", (pulls.q_edges[1:] + pulls.q_edges[:-1]) / 2, Q_UNIT)
+    _dataset(group, "q_edges", pulls.q_edges, Q_UNIT)
+    group["q"].attrs["long_name"] = "|q| (Å⁻¹)"
+    sigma = np.divide(1, np.sqrt(pulls.q_points), out=np.full(len(pulls.q_points), np.nan), where=pulls.q_points > 0)
+    _dataset(group, "mean", pulls.q_mean, "")
+    _dataset(group, "mean_errors", sigma, "")
+    _dataset(group, "rms", pulls.q_rms, "")
+    _dataset(group, "rms_errors", sigma / np.sqrt(2), "")
+    _dataset(group, "points", pulls.q_points, "")
 
 
 def _group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:
@@ -330,7 +294,3 @@ def _text() -> Any:
     import h5py
 
     return h5py.string_dtype()
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,85 @@
+"""parametri.txt, the fitted constants as text that reads as a par-file; see docs/file-formats.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tds2el import __version__
+from tds2el.crystal.frames import standard_frame
+from tds2el.fit.context import FitContext, constant_status, result_notes, result_warnings, scale_in_words
+from tds2el.fit.report import with_error
+from tds2el.fit.result import FitResult
+from tds2el.output import now, replaced
+
+PARAMETRI = "parametri.txt"
+
+
+def write_parametri(path: Path, result: FitResult, context: FitContext) -> None:
+    """Write the constants as a par-file, with spot factors and baselines as a commented table.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced when the new file is whole.
+    result : FitResult
+    context : FitContext
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written; one of that name is then untouched.
+    """
+    text = "\n".join([*_header(result, context), "", *_constants(result, context), "", *_spots(result), ""])
+    with replaced(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _header(result: FitResult, context: FitContext) -> list[str]:
+    frame = standard_frame(result.tensor, context.group)[0]
+    lines = [
+        f"tds2el {__version__}, {now()}: elastic constants",
+        f"frame: {frame.title}, {frame.axes}",
+        f"scale {scale_in_words(result, context)}",
+        f"temperature {context.temperature:g} K, density {context.density:g} g/cm³, point group {context.group.name}",
+        f"deviance/dof {result.deviance / result.dof:.5g}, {result.dof} degrees of freedom",
+        *(f"input: {path}" for path in context.inputs),
+        *(f"warning: {warning}" for warning in result_warnings(result, context)),
+        *result_notes(result, context),
+    ]
+    return [f"# {' '.join(line.split())}" for line in lines]
+
+
+def _constants(result: FitResult, context: FitContext) -> list[str]:
+    constants, sigma, held = result.constants, result.errors.largest, result.held
+    status = ["as given"] * len(sigma) if context.simulated else constant_status(result)
+    lines = []
+    for n, name in enumerate(constants.names):
+        value, error = float(result.values[n]), float(sigma[n])
+        shown = f"{error:.3g}" if np.isfinite(error) else "none"
+        comment = (
+            f"sigma {shown}, start {constants.start[n]:g}, bounds {constants.lower[n]:g} to {constants.upper[n]:g}, "
+            f"unit GPa, {status[n]}"
+        )
+        if held is not None and n != held:
+            unit = float(result.values[held])
+            comment += f", ratio to {constants.names[held]} {with_error(value / unit, error / abs(unit))}"
+        lines.append(f"{name} = {value!r}   # {comment}")
+    return lines
+
+
+def _spots(result: FitResult) -> list[str]:
+    spots = result.spots
+    lines = [
+        "# spots: intensity = f S + b in counts per unit correction, S in 1/GPa; angle in degrees",
+        f"# {'h':>4} {'k':>4} {'l':>4} {'angle':>10} {'points':>9} {'f':>14} {'sigma':>10} {'b':>14} {'sigma':>10}"
+        f" {'chi2/dof':>9}",
+    ]
+    for n, (h, k, l) in enumerate(spots.hkl):  # noqa: E741
+        lines.append(
+            f"# {h:4d} {k:4d} {l:4d} {spots.angle[n]:10.3f} {spots.points[n]:9d} {spots.factor[n]:14.7g}"
+            f" {spots.sigma_factor[n]:10.3g} {spots.baseline[n]:14.7g} {spots.sigma_baseline[n]:10.3g}"
+            f" {spots.chi2[n] / spots.dof[n]:9.4f}{'  left out' if spots.left_out[n] else ''}"
+        )
+    return lines

@@ -1,0 +1,35 @@
+"""Result files appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from tds2el.errors import InputError
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder that becomes `path` when all went well.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written; one of that name is then untouched, as after any other error.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+        raise InputError(f"output_folder: {path} cannot be written ({error}); check space and permissions") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def now() -> str:
+    """Date and time with the offset from UTC, for the record."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
