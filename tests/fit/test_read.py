@@ -46,7 +46,8 @@ def test_all_that_was_written_is_read_back(path, held, context):
     assert (fit.temperature, fit.density, fit.relative_error) == (300.0, 2.71, 0.01)
     np.testing.assert_allclose(fit.cell, (4.990, 4.990, 17.061, 90, 90, 120))
     assert (fit.system, fit.lost) == ("trigonal", {"masked": 120, "over_threshold": 34})
-    assert fit.settings["images_prefix"] == "frames/a_"
+    assert (fit.settings["images_prefix"], fit.harvest_settings["images_prefix"]) == (None, "frames/a_")
+    assert (fit.shell, fit.n_frames) == ((0.01, 0.03), 900)
     assert fit.inputs == ["input.par", "harvest.h5"]
     assert fit.warnings == list(context.warnings)
     assert fit.notes[0].startswith("The constants are isothermal")

@@ -147,6 +147,8 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
         density=crystal.density,
         quantum_term=quantum_term(result.tensor, harvest.delta_max, crystal.Temperature, crystal.density),
         direct_beam=Geometry(experiment_from_values(harvest.settings)).direct_beam(),
+        shell=(harvest.delta_min, harvest.delta_max),
+        n_frames=len(harvest.frame_names),
         harvested=int(harvest.n_points[data.blobs].sum()),
         lost={cause: int(lost[data.blobs].sum()) for cause, lost in harvest.lost.items()},
         nred=settings.fit.nred,
@@ -154,6 +156,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
         simulated=not settings.fit.doMinimisation,
         relative_error=settings.fit.relative_error,
         settings=settings.values,
+        harvest_settings=harvest.settings,
         inputs=(settings.input_file, settings.conf_file, harvest.path),
         warnings=settings.warnings,
     )

@@ -35,6 +35,10 @@ class FitContext:
         x coth x − 1 of the stiffest mode at the outer radius, see `tds2el.model.quantum.quantum_term`.
     direct_beam : tuple of float
         Row and column, pixels.
+    shell : tuple of float
+        Inner and outer radius of the shells, Å⁻¹.
+    n_frames : int
+        Frames of the scan.
     harvested : int
         Points that the harvest holds of the fitted spots; with nred = 1 all of them are used.
     lost : mapping
@@ -49,6 +53,8 @@ class FitContext:
         ε in the variance m + (ε m)² of the counts.
     settings : mapping
         Every option's value in types that JSON knows, for the record.
+    harvest_settings : mapping
+        The same at the harvest, which a later fit may reuse.
     inputs : tuple of Path
         Par-files and harvest file.
     warnings : tuple of str
@@ -61,6 +67,8 @@ class FitContext:
     density: float
     quantum_term: float
     direct_beam: tuple[float, float]
+    shell: tuple[float, float]
+    n_frames: int
     harvested: int
     lost: Mapping[str, int]
     nred: int = 1
@@ -68,6 +76,7 @@ class FitContext:
     simulated: bool = False
     relative_error: float = 0.0
     settings: Mapping[str, object] = field(default_factory=dict)
+    harvest_settings: Mapping[str, object] = field(default_factory=dict)
     inputs: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -24,6 +24,7 @@ from tds2el.fit.report import fit_report
 from tds2el.fit.result import FitResult
 from tds2el.model.engine import Points
 from tds2el.output import now, replaced
+from tds2el.progress import Stage
 
 if TYPE_CHECKING:
     import h5py
@@ -175,7 +176,8 @@ def _write_provenance(entry: h5py.Group, result: FitResult, context: FitContext)
     for name, version in {**versions, "h5py": h5py.__version__}.items():
         process[name] = version
     process["device"] = context.device
-    process.create_dataset("settings", data=json.dumps(dict(context.settings), default=str), dtype=_text())
+    for name, settings in (("settings", context.settings), ("harvest_settings", context.harvest_settings)):
+        process.create_dataset(name, data=json.dumps(dict(settings), default=str), dtype=_text())
     _strings(process, "inputs", [str(path) for path in context.inputs])
     _strings(entry, "warnings", result_warnings(result, context))
     _strings(entry, "notes", result_notes(result, context))
@@ -189,6 +191,8 @@ def _write_provenance(entry: h5py.Group, result: FitResult, context: FitContext)
         ("density", context.density, "g/cm^3"),
         ("quantum_term", context.quantum_term, ""),
         ("direct_beam", np.array(context.direct_beam), "pixels"),
+        ("shell", np.array(context.shell), Q_UNIT),
+        ("n_frames", context.n_frames, ""),
         ("nred", context.nred, ""),
         ("relative_error", context.relative_error, ""),
         ("harvested", context.harvested, ""),
@@ -210,15 +214,17 @@ def _write_curve(
     for name in ("counts", "expected"):
         group.create_dataset(name, shape=(int(offset[-1]),), dtype=np.float32, track_times=False)
         group[name].attrs["units"] = "counts"
-    for spot, (start, stop) in enumerate(pairwise(offset.tolist())):
-        expected = curve(spot)
-        group["expected"][start:stop] = expected
-        done = 0
-        for q, counts, correction in points.pieces(spot):
-            piece = slice(done, done + len(counts))
-            group["counts"][start + piece.start : start + piece.stop] = counts
-            sums.add(spot, q, counts, correction, expected[piece].astype(np.float64))
-            done = piece.stop
+    with Stage("write curves", int(offset[-1]), "point") as stage:
+        for spot, (start, stop) in enumerate(pairwise(offset.tolist())):
+            expected = curve(spot)
+            group["expected"][start:stop] = expected
+            done = 0
+            for q, counts, correction in points.pieces(spot):
+                piece = slice(done, done + len(counts))
+                group["counts"][start + piece.start : start + piece.stop] = counts
+                sums.add(spot, q, counts, correction, expected[piece].astype(np.float64))
+                done = piece.stop
+                stage.update(len(counts))
 
 
 def _write_profiles(entry: h5py.Group, profiles: Profiles) -> None:

@@ -141,11 +141,15 @@ class FitFile:
     quantum_term, relative_error : float
     direct_beam : tuple of float
         Row and column.
+    shell : tuple of float
+        Inner and outer radius, Å⁻¹.
+    n_frames : int
+        Frames of the scan.
     nred, harvested : int
     lost : dict
         Cause → points of the fitted spots that were not harvested.
-    settings : dict
-        Every option's value.
+    settings, harvest_settings : dict
+        Every option's value, at the fit and at the harvest.
     program : dict of str
         program, version, date, command_line, device and the versions of python, numpy, scipy and h5py.
     inputs, warnings, notes : list of str
@@ -172,10 +176,13 @@ class FitFile:
     quantum_term: float
     relative_error: float
     direct_beam: tuple[float, float]
+    shell: tuple[float, float]
+    n_frames: int
     nred: int
     harvested: int
     lost: dict[str, int]
     settings: dict[str, Any]
+    harvest_settings: dict[str, Any]
     program: dict[str, str]
     inputs: list[str]
     warnings: list[str]
@@ -217,7 +224,9 @@ def read_fit_file(path: Path) -> FitFile:
 def _read(path: Path, entry: h5py.Group) -> FitFile:
     conditions, process, statistics = entry["conditions"], entry["process"], entry["statistics"]
     row, column = conditions["direct_beam"][()]
+    q_min, q_max = conditions["shell"][()]
     tensors, moduli = entry["tensor"], entry["moduli"]
+    lists = ("settings", "harvest_settings", "inputs")
     return FitFile(
         path=path,
         title=_string(entry["title"]),
@@ -248,11 +257,14 @@ def _read(path: Path, entry: h5py.Group) -> FitFile:
         quantum_term=float(conditions["quantum_term"][()]),
         relative_error=float(conditions["relative_error"][()]),
         direct_beam=(float(row), float(column)),
+        shell=(float(q_min), float(q_max)),
+        n_frames=int(conditions["n_frames"][()]),
         nred=int(conditions["nred"][()]),
         harvested=int(conditions["harvested"][()]),
         lost={name.removeprefix("lost_"): int(conditions[name][()]) for name in conditions if name.startswith("lost_")},
         settings=json.loads(_string(process["settings"])),
-        program={name: _string(process[name]) for name in process if name not in ("settings", "inputs")},
+        harvest_settings=json.loads(_string(process["harvest_settings"])),
+        program={name: _string(process[name]) for name in process if name not in lists},
         inputs=_strings(process["inputs"]),
         warnings=_strings(entry["warnings"]),
         notes=_strings(entry["notes"]),
