@@ -323,8 +323,8 @@ def test_bad_overrides(folder: Path) -> None:
         refusal(folder, "", "", "DeltaQmax=1")
         == "--set DeltaQmax=1: 'DeltaQmax' is no option; did you mean 'DeltaQ_max'?"
     )
-    assert refusal(folder, "", "", "nred=x") == "--set: nred = 'x': must be a whole number of at least 1"
-    assert refusal(folder, "", "", "nred=0") == "--set: nred = 0: must be a whole number of at least 1"
+    assert refusal(folder, "", "", "nred=x") == "--set: nred = 'x': must be a whole number from 1 to 1000000"
+    assert refusal(folder, "", "", "nred=0") == "--set: nred = 0: must be a whole number from 1 to 1000000"
     assert refusal(folder, "", "", "visSim=1").startswith("--set: visSim = 1 is not available in this version")
     settings = load(folder, "", "", "nred=2", "nred=3")
     assert settings.fit.nred == 3

@@ -149,6 +149,13 @@ def optional(kind: Kind) -> Kind:
     return Kind(f"{kind.text}, or None", lambda x: None if x is None else kind.convert(x), kind.path)
 
 
+LARGEST_INDEX = 10_000
+"""Of reflections: beyond what any cell and wavelength make possible."""
+
+LARGEST_CONSTANT = 1e5
+"""GPa; diamond's are about 1000."""
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool | int) or value not in (0, 1):
         raise _NotThisKind
@@ -166,7 +173,9 @@ def _text_or_empty(value: object) -> str:
 
 
 def _direction(value: object) -> tuple[float, ...]:
-    if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(is_number, value)) or not any(value):
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(is_number, value)):
+        raise _NotThisKind
+    if not 1e-6 <= max(abs(x) for x in value) <= 1e6:
         raise _NotThisKind
     return tuple(float(x) for x in value)
 
@@ -178,6 +187,8 @@ def _reflections(value: object) -> tuple[tuple[int, ...], ...]:
     for position, hkl in enumerate(value, 1):
         if not isinstance(hkl, list | tuple) or len(hkl) != 3 or not all(is_number(x) and x == int(x) for x in hkl):
             raise ValueError(f"entry {position} must be three whole numbers [h, k, l]")
+        if any(abs(x) > LARGEST_INDEX for x in hkl):
+            raise ValueError(f"entry {position} has an index above {LARGEST_INDEX}")
         if not any(hkl):
             raise ValueError(f"entry {position} is 0 0 0, the direct beam, which is no reflection")
         triples.append(tuple(int(x) for x in hkl))
@@ -210,6 +221,8 @@ def _start_values(value: object) -> object:
             raise ValueError(expected) from None
         if not low <= start <= high:
             raise ValueError(expected)
+        if abs(start) > LARGEST_CONSTANT:
+            raise ValueError(f"{name} starts beyond {LARGEST_CONSTANT:g} GPa")
         constants[name] = (start, low, high)
     return constants
 
@@ -257,8 +270,10 @@ POSITIVE = number("a positive number", lambda x: x > 0)
 NOT_NEGATIVE = number("a number not below 0", lambda x: x >= 0)
 NOT_ZERO = number("a finite number other than 0", lambda x: x != 0)
 FRACTION = number("a number from 0 to 1", lambda x: 0 <= x <= 1)
+CELL_LENGTH = number("a length from 0.1 to 10000", lambda x: 0.1 <= x <= 10_000)
 CELL_ANGLE = number("an angle between 0 and 180", lambda x: 0 < x < 180)
 COUNT = integer("a whole number of at least 1", 1)
+ONE_IN = integer("a whole number from 1 to 1000000", 1, 1_000_000)
 FLAG = Kind("0 or 1, False or True", _flag)
 TEXT = Kind("a string that is not empty", _text)
 FILE = Kind("the name of a file or folder", _text, "file")

@@ -138,7 +138,7 @@ def test_option_in_both_files(run, scan):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        *((name, "0", ["positive"]) for name in ("pixel_size", "dist", "lmbda", "AA", "BB", "CC", "Temperature")),
+        *((name, "0", ["positive"]) for name in ("pixel_size", "dist", "lmbda", "Temperature")),
         *((name, "-1", ["positive"]) for name in ("density", "ftol", "DeltaQ_max", "threshold")),
         *((name, NAN, []) for name in ("det_origin_X", "theta", "r1", "AA", "aCC", "DeltaQ_min", "threshold")),
         *((name, NAN, []) for name in ("Temperature", "relative_error", "pol_degree", "nred", "angular_step")),
@@ -146,19 +146,22 @@ def test_option_in_both_files(run, scan):
         ("d1", "'3 degrees'", ["a finite number"]),
         ("r1", "True", ["a finite number"]),
         ("angular_step", "0", ["other than 0"]),
+        *((name, value, ["from 0.1 to 10000"]) for name in ("AA", "BB", "CC") for value in ("0", "-5", "1e9")),
         ("aAA", "180", ["between 0 and 180"]),
         ("aAA", "-90", ["between 0 and 180"]),
         ("orientation_codes", "8", ["0 to 7"]),
         ("orientation_codes", "1.5", ["0 to 7"]),
         ("pol_degree", "1.2", ["from 0 to 1"]),
         ("normal_to_pol", "(0, 0, 0)", ["not all 0"]),
+        ("normal_to_pol", "(0, 0, 1e-300)", ["not all 0"]),
         ("normal_to_pol", "(0, 1)", ["three numbers"]),
         ("DeltaQ_min", "-0.01", ["not below 0"]),
         ("ftol", "0", ["positive"]),
         ("ftols", "0", ["ftol", "positive"]),
-        ("nred", "0", ["at least 1"]),
-        ("nred", "2.5", ["at least 1"]),
-        ("relative_error", "-0.01", ["not below 0"]),
+        ("nred", "0", ["from 1 to 1000000"]),
+        ("nred", "2.5", ["whole number"]),
+        ("nred", "10**30", ["from 1 to 1000000"]),
+        ("relative_error", "-0.01", ["from 0 to 1"]),
         ("doMinimisation", "2", ["0 or 1"]),
         ("fitSpots", "yes", ["0 or 1"]),
         ("show_hkls", "[]", ["0 or 1"]),
@@ -170,6 +173,7 @@ def test_option_in_both_files(run, scan):
         ("collectSpots", "[[1, 0, 4], [1, 0]]", ["entry 2", "three whole numbers"]),
         ("collectSpots", "[[1, 0, 4.5]]", ["entry 1", "three whole numbers"]),
         ("collectSpots", "[[1, 0, 4], [0, 0, 0]]", ["entry 2", "direct beam"]),
+        ("collectSpots", "[[1, 0, 10**30]]", ["entry 1", "index above 10000"]),
         ("device", "3", ['"platform:device"']),
         ("device", "TPU", ['"platform:device"']),
         ("device", "pocl:", ['"platform:device"']),
@@ -179,6 +183,7 @@ def test_option_in_both_files(run, scan):
         ("CGUESS", "{'A11': [100, 120, 200]}", ["A11", "min <= start <= max"]),
         ("CGUESS", f"{{'A11': [{NAN}, 0, 200]}}", ["A11"]),
         ("CGUESS", f"{{'A11': [100, {NAN}, 200]}}", ["A11"]),
+        ("CGUESS", "{'A11': [1e300, None, None]}", ["A11", "100000 GPa"]),
         ("CGUESS", "{'C11': [100, 0, 200]}", ["'C11'", "A11 to A66"]),
         ("CGUESS", "{'A21': [100, 0, 200]}", ["'A21'", "smaller index first"]),
         ("testSpot_N", "1", ["at least 2"]),
@@ -193,7 +198,7 @@ def test_value(run, scan, name, value, words):
 
 def test_value_in_a_file_names_its_line(run, scan):
     number = scan.append("experiment.par", "nred = 0")
-    assert_names(harvest_refused(run, scan), f"scan/experiment.par:{number}: nred = 0", "at least 1")
+    assert_names(harvest_refused(run, scan), f"scan/experiment.par:{number}: nred = 0", "from 1 to 1000000")
 
 
 @pytest.mark.parametrize("name", ["conf_file", "save_to_file", "images_prefix", "ascii_generators", "centring"])
@@ -228,6 +233,10 @@ def test_not_yet_available(run, scan, assignment):
 def test_a_variables_of_another_length(run, scan):
     scan.append("input.par", "A_variables = [minimiser.Variable(0, 0, 0)] * 13")
     assert_names(harvest_refused(run, scan), "A_variables", "14 entries, not 13")
+
+
+def test_normal_along_the_beam(run, scan):
+    assert_names(harvest_refused(run, scan, "normal_to_pol=(1, 0, 0)"), "normal_to_pol", "along the beam")
 
 
 @pytest.mark.parametrize("name", ["dist", "det_origin_X", "angular_step", "AA", "aCC", "DeltaQ_max", "collectSpots"])
@@ -578,6 +587,15 @@ def test_device_absent(run, scan, device):
 def test_pyopencl_ctx_absent(run, scan, monkeypatch):
     monkeypatch.setenv("PYOPENCL_CTX", "7")
     assert_names(fit_refused(run, scan, scan.guess()), "PYOPENCL_CTX", '"numpy"')
+
+
+def test_thinned_too_much(run, scan):
+    assert_names(fit_refused(run, scan, scan.guess(), "nred=1000"), "scan/harvest.h5", "no spot has 10 points")
+
+
+@pytest.mark.parametrize("option", ["Temperature=1e-6", "density=1e-9"])
+def test_quantum_term_out_of_reach(run, scan, option):
+    assert_names(fit_refused(run, scan, scan.guess(), option), "Temperature", "density", "out of reach")
 
 
 # Where results go
