@@ -33,9 +33,7 @@ def test_glide_planes_and_screw_axes_count():
     rows = [[0, 0, 3], [0, 0, 6], [1, 0, 2], [1, 0, 4], [1, 0, 1], [0, 1, 2]]
     np.testing.assert_array_equal(allowed(rows, "R -3 c"), [False, True, False, True, False, True])
     np.testing.assert_array_equal(allowed(rows, "R"), [True, True, False, True, True, True])
-    np.testing.assert_array_equal(
-        allowed([[1, 0, 0], [2, 0, 0], [1, 1, 0]], "P 21 21 21"), [False, True, True]
-    )
+    np.testing.assert_array_equal(allowed([[1, 0, 0], [2, 0, 0], [1, 1, 0]], "P 21 21 21"), [False, True, True])
 
 
 def test_no_centring_allows_every_node():

@@ -181,9 +181,7 @@ def test_averages_of_a_cubic_crystal():
     assert moduli.bulk_reuss == pytest.approx(bulk)
     assert moduli.shear_voigt == pytest.approx((2 * shear + 3 * c44) / 5)
     assert moduli.shear_reuss == pytest.approx(5 / (2 / shear + 3 / c44))
-    assert universal_anisotropy(tensor) == pytest.approx(
-        6 / 5 * (np.sqrt(c44 / shear) - np.sqrt(shear / c44)) ** 2
-    )
+    assert universal_anisotropy(tensor) == pytest.approx(6 / 5 * (np.sqrt(c44 / shear) - np.sqrt(shear / c44)) ** 2)
     expected = sorted([2 * shear] * 2 + [2 * c44] * 3 + [3 * bulk])
     np.testing.assert_allclose(eigenvalues(tensor), expected)
 

@@ -107,10 +107,7 @@ def test_names_and_generators_agree(row):
 
 
 def test_all_32_classes_are_tried():
-    assert (
-        len({name for name, *_ in POINT_GROUPS} - {"2/m11", "112/m", "-4m2", "312", "31m", "-31m", "-6m2"})
-        == 32
-    )
+    assert len({name for name, *_ in POINT_GROUPS} - {"2/m11", "112/m", "-4m2", "312", "31m", "-31m", "-6m2"}) == 32
 
 
 def test_white_space_is_ignored():
