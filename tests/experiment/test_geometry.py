@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tds2el.errors import InputError
 from tds2el.experiment.geometry import Geometry
 from tds2el.settings import experiment_from_values
 
@@ -80,3 +81,10 @@ def test_length_of_q_does_not_depend_on_the_goniometer(case):
     turned = Geometry(replace(geometry.experiment, omega=geometry.experiment.omega + 33.0, r2=12.0))
     q, other = (g.q_crystal(p["row"], p["column"], g.phi(p["frame"])) for g in (geometry, turned))
     np.testing.assert_allclose(np.linalg.norm(q, axis=-1), np.linalg.norm(other, axis=-1), atol=1e-12)
+
+
+def test_a_normal_along_the_beam_is_refused(case):
+    geometry, _ = case
+    wrong = Geometry(replace(geometry.experiment, normal_to_pol=tuple(2 * geometry.beam)))
+    with pytest.raises(InputError, match=r"normal_to_pol = .* lies along the beam"):
+        _ = wrong.polarisation_axes

@@ -193,6 +193,16 @@ def test_spot_without_halo_is_left_out(calcite, calcite_points, device):
     assert np.allclose(result.errors.largest[1:], expected.errors.largest[1:], rtol=1e-3)
 
 
+def test_a_last_step_beyond_stability_ends_the_fit(simulated_points):
+    """Sixty points: near convergence the step along a hardly known direction would make the tensor indefinite."""
+    structure = tensor_structure(point_group("1~,3(z)", HEXAGONAL, None))
+    tensor = structure.tensor([147.1, 85.3, 34.0, 46.5, 53.7, 0.0, -20.6])
+    points = simulated_points(tensor, blobs=1, size=60, mean=2.0, seed=26)
+    result = _fit(points, constants_from_guess("auto", structure))
+    assert result.converged
+    assert eigenvalues(result.tensor)[0] > 0
+
+
 def test_undetermined_constants_are_named(calcite, calcite_points, device):
     """q along one line only: most constants never act."""
 

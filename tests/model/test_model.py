@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tds2el.crystal.cell import Cell
+from tds2el.errors import InputError
 from tds2el.model.christoffel import VOIGT, christoffel, christoffel_coefficients, strain
 from tds2el.model.engine import Columns, Points, State
 from tds2el.model.numpy_engine import model_columns
@@ -130,3 +131,8 @@ def test_quantum_cut_is_short_when_warm_and_long_when_cold():
     warm, cold = (quantum_sum(tensor, 0.03, t, 2.7, 1e-8) for t in (300.0, 5.0))
     assert warm.n_max <= 1 < 10 < cold.n_max
     assert quantum_term(tensor, 0.03, 300, 2.7) < 0.1 < 1 < quantum_term(tensor, 0.03, 5, 2.7)
+
+
+def test_a_sum_that_would_never_end_is_refused():
+    with pytest.raises(InputError, match=r"Temperature = 0\.01 K"):
+        quantum_sum(_tensor(8), 0.03, 0.01, 2.7, 1e-8)

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from tds2el.errors import InputError
 from tds2el.settings import Experiment
 
 Array = npt.NDArray[np.float64]
@@ -81,11 +82,23 @@ class Geometry:
 
     @cached_property
     def polarisation_axes(self) -> tuple[Array, Array]:
-        """Unit vectors (3,) in the lab: along the polarisation, p0×n, and the normal n of its plane."""
+        """Unit vectors (3,) in the lab: along the polarisation, p0×n, and the normal n of its plane.
+
+        Raises
+        ------
+        InputError
+            If n lies along the beam.
+        """
         normal = np.asarray(self.experiment.normal_to_pol, dtype=float)
         normal /= np.linalg.norm(normal)
         in_plane = np.cross(self.beam, normal)
-        return np.asarray(in_plane / np.linalg.norm(in_plane)), normal
+        length = float(np.linalg.norm(in_plane))
+        if length < 1e-6:
+            raise InputError(
+                f"normal_to_pol = {list(self.experiment.normal_to_pol)} lies along the beam, which no plane of "
+                "polarisation has as its normal; correct it"
+            )
+        return np.asarray(in_plane / length), normal
 
     @cached_property
     def orientation(self) -> Array:

@@ -82,7 +82,7 @@ def fit_data(harvest: HarvestFile, spots: Sequence[tuple[int, int, int]] | None,
     def pieces(blob: int) -> Iterator[tuple[Array, Array, Array]]:
         # The same random numbers each time, so that every pass sees the same points.
         random = np.random.default_rng([SEED, int(blob)])
-        length = PIECE - PIECE % nred
+        length = max(1, PIECE // nred) * nred
         for start in range(0, int(harvest.n_points[blob]), length):
             counts, correction, q = harvest.points(blob, start, start + length)
             if nred > 1:

@@ -143,20 +143,22 @@ class Minimiser:
         state, sums = self._start(values)
         left_out = np.zeros(len(state.factor), dtype=bool)
         damping, returns = 0.0, 0
-        converged = False
+        converged = too_soft = False
         while not converged and len(self._iterations) < MAX_PASSES:
             # Monotonic, so that the deviance is one function until the fit converges.
             left_out |= self._unusable(sums, state)
             system = self._system(sums, state, values, left_out)
             step, predicted = self._step(system, values)
             last = predicted < self._tolerance
-            if not last and damping:
+            # The last step is not damped, unless it would soften the tensor too much.
+            if damping and (too_soft or not last):
                 system = self._system(sums, state, values, left_out, damping)
                 step, _ = self._step(system, values)
             trial_values = values.copy()
             trial_values[self._fitted()] += step
             tensor = self._constants.structure.tensor(trial_values)
-            if eigvalsh(tensor, state.tensor)[0] < SOFTEST:
+            too_soft = bool(eigvalsh(tensor, state.tensor)[0] < SOFTEST)
+            if too_soft:
                 damping = max(10 * damping, 1e-3)
                 continue
             factor, baseline = np.stack([state.factor, state.baseline]) + system.spot_step(step).T

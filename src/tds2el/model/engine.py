@@ -63,7 +63,7 @@ class Columns:
     derivatives : ndarray, shape (k, 6, 6)
         ∂C/∂p of the differentiated constants.
     scale : bool
-        Whether the column ∂S/∂ln s is computed: C → s C at fixed s·f, which leaves only the quantum terms.
+        Whether the column ∂S/∂ln s is computed: C → s C at fixed f/s, which leaves only the quantum terms.
     """
 
     derivatives: Array

@@ -14,11 +14,14 @@ import numpy.typing as npt
 from scipy import constants
 from scipy.special import zeta
 
+from tds2el.errors import InputError
 from tds2el.model.christoffel import christoffel
 
 Array = npt.NDArray[np.float64]
 
 TAIL_TERMS = 3
+MAX_TERMS = 20_000
+"""Most explicit terms of the sum: 5 K needs up to 1000, and more would run for hours."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,22 @@ def quantum_sum(tensor: Array, q_max: float, temperature: float, density: float,
     temperature, density : float
         K and g/cm³.
     tolerance : float
+
+    Raises
+    ------
+    InputError
+        If that takes more than `MAX_TERMS` terms.
     """
     a = thermal_stiffness(temperature, density)
     stiffest = largest_stiffness(tensor) * q_max**2
     n_max = 0
     while 2 * zeta(2 * TAIL_TERMS + 2, n_max + 1) * (stiffest / a) ** (TAIL_TERMS + 1) > tolerance:
         n_max += 1
+        if n_max > MAX_TERMS:
+            raise InputError(
+                f"Temperature = {temperature:g} K with density = {density:g} g/cm³ and constants up to "
+                f"{np.abs(tensor).max():.3g} GPa: the quantum correction is out of reach; correct the wrong one"
+            )
     t0, t1, t2 = (2 * (-1) ** k * float(zeta(2 * k + 2, n_max + 1)) / a ** (k + 1) for k in range(TAIL_TERMS))
     return QuantumSum(a, n_max, (t0, t1, t2))
 
