@@ -169,7 +169,6 @@ def _conf_file(virtual: VirtualScan) -> str:
         f"DeltaQ_min = {scan.DeltaQ_min!r}",
         f"collectSpots = {virtual.spots.tolist()}",
         f"threshold = {threshold!r}",
-        "load_from_file = None",
         'save_to_file = "harvest.h5"',
     ]
     return "\n".join(lines) + "\n"
