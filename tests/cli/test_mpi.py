@@ -181,13 +181,15 @@ def test_killed_while_it_writes(scan, process):
     assert np.array_equal(data_of(scan.harvest)["points/Q"], points)
 
 
-def test_interrupted_while_it_reads(scan):
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=needs_mpirun)])
+def test_interrupted_while_it_reads(scan, ranks):
     """A frame that never comes, here a pipe that nobody writes to, is waited for until Ctrl-C."""
     scan.frame(scan.visited).unlink()
     os.mkfifo(scan.frame(scan.visited))
     before = scan.harvest.read_bytes()
+    launcher = [str(MPIRUN), "-n", str(ranks)] if ranks > 1 else []
     with subprocess.Popen(
-        [sys.executable, "-m", "tds2el", "scan/input.par"],
+        [*launcher, sys.executable, "-m", "tds2el", "scan/input.par"],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
