@@ -1,5 +1,6 @@
 """The command line under a launcher, beside a wrong one, and without MPI; runs that are killed."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -195,7 +196,12 @@ def test_interrupted_while_it_reads(scan, ranks):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        opened = os.open(scan.frame(scan.visited), os.O_WRONLY)  # returns once the run opens it to read
+        opened = None
+        while opened is None:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+            with contextlib.suppress(OSError):  # until the run opens it to read
+                opened = os.open(scan.frame(scan.visited), os.O_WRONLY | os.O_NONBLOCK)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         os.close(opened)
