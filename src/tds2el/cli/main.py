@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -17,6 +18,7 @@ from tds2el.errors import InputError
 
 COMMANDS = {
     "run": "harvest, dry run and fit (this word may be left out)",
+    "report": "put the result of a fit on one page, with pictures",
     "simulate-scan": "write the frames of a virtual crystal",
     "demo": "simulate calcite, harvest, fit, and compare with the truth",
 }
@@ -55,6 +57,7 @@ def _run(command: ModuleType, name: str, words: list[str]) -> int:
         # Errors inside a run are agreed on by all ranks before they get here; one of them speaks.
         if world.rank == 0:
             print(f"tds2el: error: {error}", file=sys.stderr)
+            logging.getLogger("tds2el").debug("error: %s", error)  # for the log file, if there is one by now
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
