@@ -236,6 +236,27 @@ def test_a_frame_that_one_rank_finds_gone_ends_all(scan, process):
     assert scan.harvest.read_bytes() == before
 
 
+ONE_INTERRUPTED = """
+import os, sys
+from tds2el.cli.main import main
+from tds2el.harvest import collect
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+if os.environ["PMI_RANK"] == "1":
+    collect._read_frame = interrupted
+sys.exit(main())
+"""
+
+
+@needs_mpirun
+def test_an_interrupt_of_one_rank_ends_all(scan, process):
+    before = scan.harvest.read_bytes()
+    outcome = process(["scan/input.par"], scan.folder.parent, 2, program=("-c", ONE_INTERRUPTED))
+    assert outcome.code == 130
+    assert "Traceback" not in outcome.err
+    assert scan.harvest.read_bytes() == before
+
+
 FULL_DISK = """
 import resource, sys
 from tds2el.cli.main import main

@@ -60,6 +60,9 @@ def _run(command: ModuleType, name: str, words: list[str]) -> int:
             logging.getLogger("tds2el").debug("error: %s", error)  # for the log file, if there is one by now
         return BAD_INPUT
     except KeyboardInterrupt:
+        # Perhaps nobody told the other ranks, which would wait for this one for ever.
+        if world.comm is not None:
+            world.comm.Abort(INTERRUPTED)
         return INTERRUPTED
     except BaseException:
         # A mistake of ours on one rank would leave the others waiting for ever.
