@@ -20,7 +20,7 @@ kappa phi angular_step r1 r2 r3 orientation_codes pol_degree normal_to_pol AA BB
 DO_ELASTIC DeltaQ_max DeltaQ_min load_from_file save_to_file collectSpots file_maxima REPLICA_COLLECTION threshold
 centering_file show_hkls fitSpots CGUESS Temperature density doMinimisation REPLICA nred ftol A_variables visSim
 testSpot_N testSpot_beta testSpot_Niter ftols do_Minimisation transform_only variations
-centring output_folder frame_angle threshold_action scale relative_error device
+centring output_folder frame_angle threshold_action scale relative_error device report
 """
 
 

@@ -182,7 +182,7 @@ def test_unknown_names_and_helpers(folder: Path) -> None:
     assert "input.par:6: 'tx' is no option, and no later line reads it" in refusal(folder, "tx = 3")
     assert load(folder, "tx = 3\nnred = tx + 1").fit.nred == 4
     assert load(folder, "tx = 3\nif False:\n    nred = tx").fit.nred == 1
-    for later_version in ("reject = 6", "report = False", 'background_prefix = "b_"'):
+    for later_version in ("reject = 6", 'background_prefix = "b_"'):
         assert "is no option" in refusal(folder, later_version)
 
 

@@ -117,6 +117,7 @@ class RunSettings:
     fitSpots: bool
     show_hkls: bool
     output_folder: Path
+    report: bool
     DO_ELASTIC: bool
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tds2el.crystal.cell import Cell
     from tds2el.crystal.elasticity import TensorStructure
     from tds2el.crystal.symmetry import PointGroup
+    from tds2el.fit.minimise import Iteration
     from tds2el.harvest.file import HarvestFile
     from tds2el.settings import CrystalSettings, Settings
 
@@ -37,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="options that override both par-files, for this run only",
     )
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument(
+        "--quiet", dest="level", action="store_const", const=logging.WARNING, help="show warnings and errors only"
+    )
+    amount.add_argument(
+        "--verbose", dest="level", action="store_const", const=logging.DEBUG, help="show also what only the log gets"
+    )
+    parser.set_defaults(level=logging.INFO)
 
 
 def run(arguments: argparse.Namespace, world: World) -> None:
@@ -53,7 +62,7 @@ def run(arguments: argparse.Namespace, world: World) -> None:
     settings = world.attempt(lambda: load_settings(arguments.input, arguments.set))
     folder = settings.run.output_folder
     world.attempt(lambda: _check_folder(folder))
-    world.attempt(lambda: configure(world.rank, folder / LOG_FILE))
+    world.attempt(lambda: configure(world.rank, folder / LOG_FILE, arguments.level))
     if world.rank == 0:
         for warning in settings.warnings:
             log.warning("%s", warning)
@@ -117,6 +126,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     from tds2el.fit.parametri import PARAMETRI, write_parametri
     from tds2el.fit.report import dry_run_text, fit_report, iteration_line
     from tds2el.model.quantum import quantum_term
+    from tds2el.progress import Stage
     from tds2el.settings import experiment_from_values
 
     crystal = settings.crystal
@@ -127,18 +137,24 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
 
     constants = constants_from_guess(settings.fit.CGUESS, structure)
     data = fit_data(harvest, settings.harvest.collectSpots, settings.fit.nred)
-    outcome = fit(
-        data,
-        constants,
-        settings.fit,
-        temperature=crystal.Temperature,
-        density=crystal.density,
-        ranks_on_node=world.node_size,
-        started=lambda engine: log.info(
-            "%d points of %d spots on %s", data.points.sizes.sum(), len(data.blobs), engine.description
-        ),
-        report=lambda iteration: log.debug("%s", iteration_line(iteration, structure.names)),
-    )
+    with Stage("fit", None, "pass") as stage:
+
+        def report(iteration: Iteration) -> None:
+            stage.update(note=f"deviance {iteration.deviance:.8g}")
+            log.debug("%s", iteration_line(iteration, structure.names))
+
+        outcome = fit(
+            data,
+            constants,
+            settings.fit,
+            temperature=crystal.Temperature,
+            density=crystal.density,
+            ranks_on_node=world.node_size,
+            started=lambda engine: log.info(
+                "%d points of %d spots on %s", data.points.sizes.sum(), len(data.blobs), engine.description
+            ),
+            report=report,
+        )
     result = outcome.result
     context = FitContext(
         group=group,
@@ -165,6 +181,11 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     write_parametri(folder / PARAMETRI, result, context)
     write_fit_file(folder / FIT_FILE, result, context, outcome.curve, data.points)
     log.info("results in %s and %s", folder / PARAMETRI, folder / FIT_FILE)
+    if settings.run.report:
+        from tds2el.view.report import REPORT, make_report
+
+        make_report(folder / FIT_FILE, folder / REPORT)
+        log.info("report in %s", folder / REPORT)
 
 
 def _compare_settings(settings: Settings, harvested: Mapping[str, object]) -> None:
