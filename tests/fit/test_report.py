@@ -9,7 +9,7 @@ import pytest
 from tds2el.crystal.cell import Cell
 from tds2el.crystal.frames import rotate, standard_frame
 from tds2el.crystal.symmetry import point_group
-from tds2el.fit.context import constant_status, may_be_piezoelectric, result_notes, result_warnings
+from tds2el.fit.context import constant_status, may_be_piezoelectric, percent, result_notes, result_warnings
 from tds2el.fit.derived import AVERAGES, averages, averages_with_sigma, tensor_sigma
 from tds2el.fit.minimise import Iteration
 from tds2el.fit.parameters import Scale
@@ -247,3 +247,10 @@ def test_an_iteration_is_one_line():
     )
     second = dataclasses.replace(first, predicted=8.1594, damping=1e-3, accepted=False)
     assert "predicted decrease 8.159, damping 0.001, rejected:" in iteration_line(second, ["A11", "A33"])
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"), [(0.0025, "0.25 %"), (0.092, "9.2 %"), (0.996, "100 %"), (9.54, "954 %")]
+)
+def test_per_cent_are_read_without_powers_of_ten(fraction, text):
+    assert percent(fraction) == text

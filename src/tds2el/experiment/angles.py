@@ -77,16 +77,19 @@ class ScanAngles:
 
 
 def scan_angles(file_headers: Sequence[Header]) -> ScanAngles | None:
-    """Angles of the first axis that turned, or None if the headers name none."""
+    """Angles of the axis that turned most, or None if the headers name none that did."""
+    found: ScanAngles | None = None
+    # A detector that was told nothing writes zeros, and an axis that rests may be read back with a little noise.
+    most = 0.0
     for axis in file_headers[0].start:
         if all(axis in h.start for h in file_headers):
             starts = [h.start[axis] for h in file_headers]
             increment = np.array([h.increment.get(axis, 0.0) for h in file_headers])
             start = np.concatenate(starts)
-            # A detector that was told nothing writes zeros; an axis that rests is not the scan's.
-            if increment.any() or np.ptp(start) > 0:
-                return ScanAngles(start, increment, np.cumsum([s.size for s in starts]) - 1)
-    return None
+            turned = max(float(np.abs(increment).max()), float(np.ptp(start)))
+            if turned > most:
+                most, found = turned, ScanAngles(start, increment, np.cumsum([s.size for s in starts]) - 1)
+    return found
 
 
 def check_angles(names: Sequence[str], scan: ScanAngles | None, angular_step: float) -> None:

@@ -162,8 +162,9 @@ def may_be_piezoelectric(group: PointGroup) -> bool:
 
 
 def percent(fraction: float) -> str:
-    """A fraction with two digits, such as 0.25 %."""
-    return f"{100 * fraction:.2g} %"
+    """A fraction with two digits, such as 0.25 %, or whole per cent from 100 on."""
+    value = 100 * fraction
+    return f"{value:.2g} %" if value < 99.5 else f"{value:.0f} %"
 
 
 def _spots(result: FitResult, indices: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
