@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -qq
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
-  $(shell find cpp kernels src -name '*.cpp' -o -name '*.h' -o -name '*.cl' -o -name '*.py' -o -name '*.pyi')
+  $(shell find cpp kernels src -type f ! -name '*.so' ! -name '*.pyc')
 PACKAGE := $(VENV)/package-installed
 TOOLS := $(VENV)/tools-installed
 

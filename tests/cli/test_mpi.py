@@ -12,6 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
+import tds2el
+
+PACKAGES = Path(tds2el.__file__).parents[1]
+"""Where this process has the package from; others are to test the same one, from whatever folder."""
 MPIRUN = Path(sys.executable).parent / "mpirun"
 needs_mpirun = pytest.mark.skipif(not MPIRUN.exists(), reason=f"no mpirun beside {sys.executable}")
 
@@ -130,7 +134,7 @@ def without_mpi(request, tmp_path, process):
     else:
         (stub / "__init__.py").touch()
         (stub / "MPI.py").write_text("raise RuntimeError('cannot load MPI library')", encoding="utf-8")
-    path = os.pathsep.join([str(stub.parent), str(Path(__file__).parents[2] / "src")])
+    path = os.pathsep.join([str(stub.parent), str(PACKAGES)])
     return lambda *arguments, **environment: process(arguments, tmp_path, PYTHONPATH=path, **environment)
 
 
@@ -191,7 +195,7 @@ def test_interrupted_while_it_reads(scan, ranks):
     launcher = [str(MPIRUN), "-n", str(ranks)] if ranks > 1 else []
     with subprocess.Popen(
         [*launcher, sys.executable, "-m", "tds2el", "scan/input.par"],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        env=os.environ | {"PYTHONPATH": str(PACKAGES)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
