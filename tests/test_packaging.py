@@ -13,7 +13,7 @@ import pytest
 import tds2el
 from tds2el.parallel import environment_without_launcher
 
-HEAVY = {"numpy", "scipy", "h5py", "fabio", "gemmi", "mpi4py", "pyopencl", "tqdm", "tds2el._core"}
+HEAVY = {"numpy", "scipy", "h5py", "fabio", "gemmi", "matplotlib", "mpi4py", "pyopencl", "tqdm", "tds2el._core"}
 # Put before a program: what it names cannot be imported.
 WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['mpi4py', 'pyopencl']));"
 
