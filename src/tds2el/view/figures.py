@@ -92,9 +92,7 @@ def figures(fit: FitFile, planes: Sequence[CentralPlanes] | None = None) -> Iter
         and ``young_modulus`` (where the tensor is stable), ``planes_h_k_l`` or ``planes_h_k_l_angle`` for each of
         `planes`, and ``profiles_h_k_l_angle`` for each spot, `MOST` at most.
     """
-    edges = fit.profiles.radial.edges
-    shell = float(edges[0]), float(edges[-1])
-    for number, figure in enumerate(planes_sheets(planes or [], shell), start=1):
+    for number, figure in enumerate(planes_sheets(planes or [], fit.shell), start=1):
         yield Drawing(f"planes_{number}", "Data and simulation", CAPTIONS["planes_sheet"], figure)
     for number, figure in enumerate(contact_sheets(fit), start=1):
         yield Drawing(f"profiles_{number}", "Radial profiles", CAPTIONS["profiles_sheet"], figure)
@@ -107,7 +105,7 @@ def figures(fit: FitFile, planes: Sequence[CentralPlanes] | None = None) -> Iter
         yield Drawing("young_modulus", "Surfaces", CAPTIONS["young_modulus"], young_surface(fit))
     nodes = {tuple(int(i) for i in hkl): node for hkl, node in zip(fit.spots.hkl, fit.spots.centre, strict=True)}
     for spot in planes or []:
-        figure = central_planes(spot, shell, nodes.get(spot.hkl))
+        figure = central_planes(spot, fit.shell, nodes.get(spot.hkl))
         yield Drawing(_name("planes", spot.hkl, spot.angle), "Central planes", CAPTIONS["planes"], figure)
     for row in pictured_spots(fit):
         name = _name("profiles", fit.spots.hkl[row], float(fit.spots.angle[row]))

@@ -110,7 +110,7 @@ def young_surface(fit: FitFile) -> Figure:
             axes.set_xlabel(f"{label} along {'xyz'[x]}")
             axes.set_ylabel(f"{label} along {'xyz'[y]}")
         figure.subplots_adjust(left=0.08, right=0.98, bottom=0.07, top=0.9, wspace=0.22, hspace=0.25)
-        low, high = (_in_words(directions, modulus, int(n)) for n in (modulus.argmin(), modulus.argmax()))
+        low, high = (_in_words(directions, modulus, int(n)) for n in _extremes(modulus))
         figure.suptitle(f"Young's modulus in the frame {frame.axes}\n{label}: {low} to {high}", y=0.985)
     return figure
 
@@ -153,6 +153,12 @@ def _circle(x: int, y: int) -> Array:
     directions = np.zeros((STEPS, 3))
     directions[:, x], directions[:, y] = np.cos(turn), np.sin(turn)
     return directions
+
+
+def _extremes(modulus: Array) -> tuple[np.intp, np.intp]:
+    """Where it is smallest and largest; of directions that are equal by symmetry, the first, whatever the rounding."""
+    rounded = np.round(modulus / modulus.max(), 9)
+    return rounded.argmin(), rounded.argmax()
 
 
 def _in_words(directions: Array, modulus: Array, index: int) -> str:
