@@ -93,7 +93,7 @@ def correlations(fit: FitFile) -> Figure:
         axes = figure.add_axes((0.55 / width, 0.45 / height, side / width, side / height))
         image = axes.imshow(matrix, cmap=DIVERGING, vmin=-1, vmax=1, origin="upper")
         for row, column in np.ndindex(size, size):
-            value = float(matrix[row, column])
+            value = round(float(matrix[row, column]), 2) + 0.0  # no "-0.00"
             axes.text(
                 column,
                 row,
