@@ -8,14 +8,10 @@
 #include <cmath>
 #include <vector>
 
+#include "wide.h"
+
 namespace py = pybind11;
 
-// The same bits on every machine (no contraction), but as many lanes as the machine has.
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-#define TDS2EL_WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define TDS2EL_WIDE
-#endif
 #if defined(__GNUC__)
 #define TDS2EL_INLINE inline __attribute__((always_inline))
 #else
