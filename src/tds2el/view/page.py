@@ -10,6 +10,7 @@ from html import escape
 from importlib import resources
 from typing import NamedTuple
 
+CSS_DPI = 96
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 # What no reader of the page can undo by accident: nothing is loaded, not even from the folder it lies in.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -95,9 +96,9 @@ def definitions(entries: Iterable[tuple[str, str]], kind: str = "facts") -> str:
     return "\n".join([f'<dl class="{escape(kind)}">', *rows, "</dl>"])
 
 
-def details(summary: str, content: Iterable[str]) -> str:
-    """Something that is shown when asked for, and on paper."""
-    return "\n".join(["<details>", f"<summary>{escape(summary)}</summary>", *content, "</details>"])
+def details(summary: str, content: Iterable[str], kind: str = "") -> str:
+    """Something that is shown when asked for, and on paper unless it is of the kind "screen"."""
+    return "\n".join([f"<details{_classes(kind)}>", f"<summary>{escape(summary)}</summary>", *content, "</details>"])
 
 
 def verbatim(text: str) -> str:
@@ -143,7 +144,7 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], k
     )
 
 
-def figure(png: bytes, caption: str, alternative: str) -> str:
+def figure(png: bytes, caption: str, alternative: str, dpi: float) -> str:
     """A picture within the page.
 
     Parameters
@@ -153,8 +154,10 @@ def figure(png: bytes, caption: str, alternative: str) -> str:
     caption : str
     alternative : str
         What it shows, for who cannot see it.
+    dpi : float
+        Pixels per inch: the size at which all pictures have letters of one size.
     """
-    width, height = struct.unpack(">II", png[16:24])
+    width, height = (round(pixels * CSS_DPI / dpi) for pixels in struct.unpack(">II", png[16:24]))
     data = base64.b64encode(png).decode("ascii")
     return "\n".join(
         [
@@ -168,7 +171,7 @@ def figure(png: bytes, caption: str, alternative: str) -> str:
 
 def typeset(text: str) -> str:
     """A printed number with a true minus and power of ten: -3.2(1)e-06 becomes −3.2(1) × 10⁻⁶."""
-    mantissa, _, exponent = text.partition("e") if re.fullmatch(r"\S*\de[+-]?\d+", text) else (text, "", "")
+    mantissa, _, exponent = text.partition("e") if re.fullmatch(r"\S*[\d)]e[+-]?\d+", text) else (text, "", "")
     power = f" × 10{str(int(exponent)).translate(SUPERSCRIPTS)}" if exponent else ""
     return mantissa.replace("-", "−") + power
 

@@ -26,10 +26,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Paper shows everything.
+// Paper shows what is closed, but for what is meant for the screen.
 const closed = [];
 addEventListener("beforeprint", () => {
-  closed.push(...document.querySelectorAll("details:not([open])"));
+  closed.push(...document.querySelectorAll("details:not([open], .screen)"));
   for (const element of closed) element.open = true;
 });
 addEventListener("afterprint", () => {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -33,8 +32,11 @@ from tds2el.view.page import (
     table,
     verbatim,
 )
+from tds2el.view.pictures import Picture, draw_pictures
+from tds2el.view.style import DPI
 
 REPORT = "report.html"
+FIGURES = "figures"
 MOST_COLUMNS = 8
 VOIGT = ("11", "22", "33", "23", "13", "12")
 SECTIONS = (
@@ -52,29 +54,6 @@ SECTIONS = (
 Row = list[Cell]
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture for the report.
-
-    Attributes
-    ----------
-    name : str
-        Of the PNG file, without ending.
-    title : str
-        The heading it stands under; pictures of one heading follow each other.
-    caption : str
-    alternative : str
-        What it shows, in words.
-    png : bytes
-    """
-
-    name: str
-    title: str
-    caption: str
-    alternative: str
-    png: bytes
-
-
 def make_report(fit_file: Path, path: Path) -> None:
     """Draw the pictures of a fit, and write them and the report.
 
@@ -90,7 +69,8 @@ def make_report(fit_file: Path, path: Path) -> None:
     InputError
         If the fit file cannot be read, or something cannot be written.
     """
-    write_report(path, read_fit_file(fit_file), [])
+    fit = read_fit_file(fit_file)
+    write_report(path, fit, draw_pictures(fit, path.with_name(FIGURES)))
 
 
 def write_report(path: Path, fit: FitFile, pictures: Sequence[Picture]) -> None:
@@ -211,15 +191,10 @@ def _command(line: str) -> str:
 def _constants(fit: FitFile) -> list[str]:
     """The primary result, then the tensor in each frame."""
     given = fit.constants.simulated
-    parts = [paragraph(f"Scale {fit.constants.scale_in_words}.")]
+    scale = f"Scale {fit.constants.scale_in_words}."
     if fit.constants.held is not None:
-        parts.append(
-            paragraph(
-                f"These data do not determine the overall scale: the ratios to {fit.constants.held} are the result. "
-                "If you know any constant or modulus, scale all GPa by it."
-            )
-        )
-    parts.append(_constants_table(fit))
+        scale += " If you know any constant or modulus, scale all GPa by it."
+    parts = [paragraph(scale), _constants_table(fit)]
     if not given:
         parts.append(paragraph("Numbers in parentheses are one standard deviation, in units of the last digits."))
     return [*parts, *(_tensor(fit, frame) for frame in fit.frames.values())]
@@ -332,14 +307,18 @@ def _moduli(fit: FitFile) -> list[str]:
 
 
 def _pictures(pictures: Sequence[Picture]) -> list[str]:
-    return [
-        part
-        for title, group in groupby(pictures, lambda picture: picture.title)
-        for part in (
-            heading(title),
-            *(figure(picture.png, picture.caption, picture.alternative) for picture in group),
-        )
-    ]
+    """Kind by kind; what there is for many spots is shown when asked for."""
+    parts = []
+    for title, kind in groupby(pictures, lambda picture: picture.title):
+        parts.append(heading(title))
+        for caption, group in groupby(kind, lambda picture: picture.caption):
+            alike = list(group)
+            if len(alike) == 1:
+                parts.append(figure(alike[0].png, caption, f"{title}: {alike[0].subject or caption}", DPI))
+                continue
+            several = [figure(picture.png, picture.subject, f"{title}: {picture.subject}", DPI) for picture in alike]
+            parts += [paragraph(caption), details(f"{len(alike)} pictures", several, "screen")]
+    return parts
 
 
 def _spots(fit: FitFile) -> str:
@@ -394,8 +373,7 @@ def _settings(fit: FitFile) -> list[str]:
     defaults: list[Row] = []
     for name, value in fit.settings.items():
         option = BY_NAME.get(name)
-        shown = value if isinstance(value, str) else json.dumps(value)
-        row: Row = [name, shown, option.unit if option else "", option.help if option else ""]
+        row: Row = [name, repr(value), option.unit if option else "", option.help if option else ""]
         is_default = option is not None and json.dumps(option.default) == json.dumps(value)
         (defaults if is_default else changed).append(row)
     header = ["Option", "Value", "Unit", "Meaning"]
@@ -405,7 +383,7 @@ def _settings(fit: FitFile) -> list[str]:
     return [
         details("Options with values of their own", [table("Options", header, changed, "wide")]),
         details("Options at their defaults", [table("Options", header, defaults, "wide")]),
-        details("The report as printed", [verbatim(fit.report)]),
+        details("The report as printed", [verbatim(fit.report)], "screen"),
         definitions(versions),
     ]
 
