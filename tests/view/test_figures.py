@@ -98,6 +98,20 @@ def test_planes_go_through_the_centre_along_their_two_axes(n, tmp_path):
     assert planes.hkl == (1, 0, -4)
 
 
+@pytest.mark.parametrize("n", [64, 65])
+def test_nodes_far_from_all_points_are_blank(n):
+    axis, values = cube(n)
+    points = np.zeros((n, n, n), dtype=int)
+    points[50, 40, n // 2 + 2] = 3
+    points[n // 2 - 20, 40, 7] = 1  # far from all central planes
+    planes = CentralPlanes.of_cubes((1, 0, 0), axis, values, values, points=points)
+    rows, columns = np.nonzero(planes.measured[0])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (48, 52, 38, 42)
+    assert not planes.measured[1:].any()
+    sheet = central_planes(planes).axes[0].images[0].get_array()
+    np.testing.assert_array_equal(np.ma.getmaskarray(sheet).T, ~planes.measured[0])
+
+
 def test_planes_share_a_log_scale_and_the_difference_is_symmetric():
     axis, values = cube(33)
     planes = CentralPlanes.of_cubes((1, 0, -4), axis, values, 1.5 * values, angle=23.85)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 NAMES = ("qx", "qy", "qz")
 PAIRS = ((0, 1), (0, 2), (1, 2))
 """Horizontal and vertical axis of each central plane."""
 COLUMNS, ROWS = 4, 6
 """Spots on one contact sheet."""
+NEAR = 32
+"""A node counts as measured if a point lies within the cube's edge over this, along each axis."""
 DECADES = 3.0
 """A logarithmic colour scale spans no more than this, however close to zero the weakest values are."""
 
@@ -42,6 +45,8 @@ class CentralPlanes:
         second, `PAIRS`[p].
     angle : float, optional
         Goniometer angle of the passage, degrees, where the cubes are of one passage only.
+    measured : ndarray of bool, shape (3, n, n), optional
+        Where there are points nearby; elsewhere interpolation only continues what is round about.
     """
 
     hkl: tuple[int, int, int]
@@ -49,6 +54,7 @@ class CentralPlanes:
     data: Array
     simulation: Array
     angle: float | None = None
+    measured: Mask | None = None
 
     @property
     def title(self) -> str:
@@ -62,15 +68,24 @@ class CentralPlanes:
         axis: npt.ArrayLike,
         data: npt.NDArray[np.floating] | h5py.Dataset,
         simulation: npt.NDArray[np.floating] | h5py.Dataset,
+        *,
+        points: npt.NDArray[np.integer] | h5py.Dataset | None = None,
         angle: float | None = None,
     ) -> CentralPlanes:
         """Cut cubes (n, n, n) of which [i, j, l] lies at qx = axis[i], qy = axis[j], qz = axis[l].
 
         Of an HDF5 dataset only the planes are read. With an even number of nodes no node lies at zero, and the two
-        planes beside it are averaged.
+        planes beside it are averaged. `points` is the number of points of each voxel.
         """
         h, k, l = (int(index) for index in hkl)  # noqa: E741
-        return cls((h, k, l), np.asarray(axis, dtype=float), _cut(data), _cut(simulation), angle)
+        return cls(
+            (h, k, l),
+            np.asarray(axis, dtype=float),
+            _cut(data),
+            _cut(simulation),
+            angle,
+            None if points is None else _near(points),
+        )
 
 
 def central_planes(
@@ -82,7 +97,7 @@ def central_planes(
     ----------
     planes : CentralPlanes
     shell : (float, float), optional
-        Smallest and largest |q| of the points, Å⁻¹. Beyond them nothing was measured, and the picture is left blank.
+        Smallest and largest |q| of the points, Å⁻¹. Where nothing was measured the picture is blank.
     node : ndarray, shape (3,), optional
         G, whose direction an arrow in the blank core then shows.
     """
@@ -163,20 +178,31 @@ def planes_sheets(spots: Sequence[CentralPlanes], shell: tuple[float, float] | N
 
 def _cut(cube: npt.NDArray[np.floating] | h5py.Dataset) -> Array:
     n = cube.shape[0]
-    middle = slice((n - 1) // 2, n // 2 + 1)
-    planes = [
-        np.asarray(cube[:, :, middle], dtype=float).mean(axis=2),
-        np.asarray(cube[:, middle, :], dtype=float).mean(axis=1),
-        np.asarray(cube[middle, :, :], dtype=float).mean(axis=0),
-    ]
-    return np.stack(planes)
+    return np.stack([slab.mean(axis=axis) for axis, slab in _slabs(cube, slice((n - 1) // 2, n // 2 + 1))])
 
 
-def _inside(planes: CentralPlanes, shell: tuple[float, float] | None) -> npt.NDArray[np.bool_]:
+def _near(points: npt.NDArray[np.integer] | h5py.Dataset) -> Mask:
+    from scipy.ndimage import maximum_filter
+
+    n = points.shape[0]
+    reach = max(1, n // NEAR)
+    slabs = _slabs(points, slice(max(0, (n - 1) // 2 - reach), n // 2 + reach + 1))
+    return np.stack([maximum_filter(slab.any(axis=axis), 2 * reach + 1) for axis, slab in slabs])
+
+
+def _slabs(cube: npt.NDArray[Any] | h5py.Dataset, layers: slice) -> Iterator[tuple[int, Array]]:
+    """Layers about qz = 0, qy = 0 and qx = 0, each with the axis across them."""
+    yield 2, np.asarray(cube[:, :, layers], dtype=float)
+    yield 1, np.asarray(cube[:, layers, :], dtype=float)
+    yield 0, np.asarray(cube[layers, :, :], dtype=float)
+
+
+def _inside(planes: CentralPlanes, shell: tuple[float, float] | None) -> Mask:
+    inside = np.ones(planes.data.shape, dtype=bool) if planes.measured is None else planes.measured
     if shell is None:
-        return np.ones(planes.data.shape[1:], dtype=bool)
+        return inside
     radius = np.hypot(planes.axis[:, None], planes.axis[None, :])
-    return (radius >= shell[0]) & (radius <= shell[1])
+    return inside & (radius >= shell[0]) & (radius <= shell[1])
 
 
 def _row(planes: Array) -> Array:
