@@ -9,10 +9,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-from tds2el.errors import InputError
 from tds2el.fit.profiles import ProfileSums
 from tds2el.model.engine import Points
-from tds2el.view.figures import MOST, figures, pictured_spots, save_figures
+from tds2el.view.figures import MOST, figures, pictured_spots
 from tds2el.view.planes import CentralPlanes, central_planes, planes_sheets
 from tds2el.view.residuals import correlations, pulls, worst_spots
 from tds2el.view.spots import COLUMNS, ROWS, contact_sheets, spot_profiles
@@ -240,38 +239,37 @@ def test_young_modulus_is_relative_while_the_scale_is_held(held, label, unit):
     assert f"{along_a / unit:.4g} along (0.00, 0.00, 1.00)" in figure.get_suptitle()
 
 
-def test_pictures_have_stable_names(tmp_path):
-    fit = fit_of(1)
+def test_pictures_have_stable_names():
     axis, values = cube(12)
     planes = [
         CentralPlanes.of_cubes((1, 0, 2), axis, values, values),
         CentralPlanes.of_cubes((1, -1, 2), axis, values, values, angle=11.0),
     ]
-    before = dict(matplotlib.rcParams)
-    paths = save_figures(fit, tmp_path / "figures", planes)
-    assert [path.name for path in paths] == [
-        "planes_1.png",
-        "profiles_1.png",
-        "pulls.png",
-        "worst_spots.png",
-        "correlations.png",
-        "slowness.png",
-        "young_modulus.png",
-        "planes_1_0_2.png",
-        "planes_1_-1_2_11.00.png",
-        "profiles_1_0_2_10.00.png",
+    drawings = list(figures(fit_of(1), planes))
+    assert [drawing.name for drawing in drawings] == [
+        "planes_1",
+        "profiles_1",
+        "pulls",
+        "worst_spots",
+        "correlations",
+        "slowness",
+        "young_modulus",
+        "planes_1_0_2",
+        "planes_1_-1_2_11.00",
+        "profiles_1_0_2_10.00",
     ]
-    assert sorted(tmp_path.glob("figures/*")) == sorted(paths)  # no temporary file is left
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-    assert dict(matplotlib.rcParams) == before
+    assert all(drawing.title and drawing.caption.endswith(".") for drawing in drawings)
 
 
 @pytest.mark.parametrize("draw", [pulls, slowness_sections, lambda fit: spot_profiles(fit, 0)])
 def test_pictures_are_the_same_each_time_whatever_the_users_matplotlibrc(fit, tmp_path, draw):
+    before = dict(matplotlib.rcParams)
     save(draw(fit), tmp_path / "a.png")
+    assert dict(matplotlib.rcParams) == before
     with matplotlib.rc_context({"font.size": 20, "axes.grid": True, "savefig.dpi": 30}):
         save(draw(fit), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2  # no temporary file is left
 
 
 def test_what_there_is_nothing_to_show_of_is_left_out():
@@ -285,12 +283,6 @@ def test_what_there_is_nothing_to_show_of_is_left_out():
 def test_of_many_spots_the_worst_have_pictures_of_their_own():
     fit = SimpleNamespace(spots=SimpleNamespace(chi2_per_dof=np.array([2.0] * MOST + [1.0, 3.0, 1.5])))
     assert pictured_spots(fit) == [*range(MOST - 1), MOST + 1]
-
-
-def test_a_folder_that_cannot_be_made_is_a_clear_error(fit, tmp_path):
-    (tmp_path / "figures").write_text("a file")
-    with pytest.raises(InputError, match="figures: the folder for pictures cannot be made"):
-        save_figures(fit, tmp_path / "figures")
 
 
 def test_matplotlib_is_loaded_only_to_draw_and_pyplot_never(tmp_path):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tds2el.crystal.moduli import is_stable
-from tds2el.errors import InputError
 from tds2el.fit.read import FitFile
 from tds2el.view.planes import CentralPlanes, central_planes, planes_sheets
 from tds2el.view.residuals import correlations, pulls, worst_spots
 from tds2el.view.spots import contact_sheets, spot_profiles
-from tds2el.view.style import save
 from tds2el.view.surfaces import slowness_sections, young_surface
 
 if TYPE_CHECKING:
@@ -110,38 +107,6 @@ def figures(fit: FitFile, planes: Sequence[CentralPlanes] | None = None) -> Iter
     for row in pictured_spots(fit):
         name = _name("profiles", fit.spots.hkl[row], float(fit.spots.angle[row]))
         yield Drawing(name, "Profiles of the spots", CAPTIONS["profiles"], spot_profiles(fit, row))
-
-
-def save_figures(fit: FitFile, folder: Path, planes: Sequence[CentralPlanes] | None = None) -> list[Path]:
-    """Write all pictures as PNG.
-
-    Parameters
-    ----------
-    fit : FitFile
-    folder : Path
-        Made if need be. Files of the same names are replaced, others stay.
-    planes : sequence of CentralPlanes, optional
-
-    Returns
-    -------
-    list of Path
-        In the order of `figures`.
-
-    Raises
-    ------
-    InputError
-        If the folder or a file cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: the folder for pictures cannot be made ({error.strerror})") from None
-    written = []
-    for drawing in figures(fit, planes):
-        path = folder / f"{drawing.name}.png"
-        save(drawing.figure, path)
-        written.append(path)
-    return written
 
 
 def pictured_spots(fit: FitFile) -> list[int]:
