@@ -137,8 +137,10 @@ class RegionGatherer {
         return n > threshold_ || n >= saturation_;
     }
 
-    bool is_nearer_to_another(const Vector &q, std::int64_t blob) const {
+    // The neighbours come nearest first, and one farther than 2|q| cannot be nearer to q than the node itself.
+    bool is_nearer_to_another(const Vector &q, double q2, std::int64_t blob) const {
         for (std::int64_t k = offsets_.data()[blob]; k < offsets_.data()[blob + 1]; ++k) {
+            if (bisectors_[static_cast<std::size_t>(k)] > 2 * q2) return false;
             const double *v = neighbours_.data() + 3 * k;
             if (q[0] * v[0] + q[1] * v[1] + q[2] * v[2] > bisectors_[static_cast<std::size_t>(k)]) return true;
         }
@@ -175,7 +177,7 @@ class RegionGatherer {
 
                 const T value = image[r * width + c];
                 const bool good = mask_.data()[r * width + c];
-                const bool foreign = is_nearer_to_another(q, blob);
+                const bool foreign = is_nearer_to_another(q, q2, blob);
                 const auto row = static_cast<std::int32_t>(r), column = static_cast<std::int32_t>(c);
                 const double counts = static_cast<double>(value);
                 const double correction = pixel_correction(direction, length) * denominator;

@@ -131,15 +131,14 @@ inline void evaluate(vec3 q, vec3 node, __constant const float *g, __constant co
 
 // chunks: (blob, first pixel, number of pixels), the last two in multiples of VEC.
 // blobs: per blob 6 floats: node (3), factor, baseline, floor of the model; centres: N_COLUMNS − 1 floats per blob.
-// pixels are stored as five arrays of `stride` floats: qx qy qz counts correction; padding has correction 0.
-__kernel void gram(__global const float *pixels, ulong stride, __global const ulong *chunks, __global const float *blobs,
-                   __global const float *centres, __constant const float *g, __constant const float *quantum, int n_max,
+// Padding has correction 0.
+__kernel void gram(__global const float *qx, __global const float *qy, __global const float *qz,
+                   __global const float *counts, __global const float *correction, __global const ulong *chunks,
+                   __global const float *blobs, __global const float *centres, __constant const float *g, __constant const float *quantum, int n_max,
                    __global sum_t *sums) {
     size_t chunk = get_group_id(0);
     ulong blob = chunks[3 * chunk];
     ulong first = chunks[3 * chunk + 1] / VEC, count = chunks[3 * chunk + 2] / VEC;
-    __global const float *qx = pixels, *qy = pixels + stride, *qz = pixels + 2 * stride;
-    __global const float *counts = pixels + 3 * stride, *correction = pixels + 4 * stride;
     __global const float *b = blobs + 6 * blob;
     vec3 node;
     node.x = REAL(b[0]);
@@ -169,9 +168,10 @@ __kernel void gram(__global const float *pixels, ulong stride, __global const ul
 #ifdef RELATIVE_ERROR
         real e2 = REAL(RELATIVE_ERROR * RELATIVE_ERROR);
         real variance = mc * (1.0f + e2 * mc);
-        real residual = variance * (N * (1.0f - t) / mc - (1.0f + e2 * N) / (1.0f + e2 * m));
+        real slope = (1.0f + e2 * N) / (1.0f + e2 * mc);  // of the second logarithm, continued by its tangent
+        real residual = variance * (N * (1.0f - t) / mc - slope);
         real size = N + 1.0f / e2;
-        half_deviance -= size * minus_log1p((m - N) / size);
+        half_deviance -= size * minus_log1p((mc - N) / size) + under * (1.0f - slope);
 #else
         real variance = mc;
         real residual = N * (1.0f - t) - mc;
@@ -221,8 +221,8 @@ __kernel void gram(__global const float *pixels, ulong stride, __global const ul
 }
 
 // S of the pixels of one blob, which start at `offset`; the host applies factor, baseline and correction.
-__kernel void intensity(__global const float *pixels, ulong stride, __global const ulong *chunks,
-                        __global const float *blobs, __constant const float *g, __constant const float *quantum,
+__kernel void intensity(__global const float *qx, __global const float *qy, __global const float *qz,
+                        __global const ulong *chunks, __global const float *blobs, __constant const float *g, __constant const float *quantum,
                         int n_max, ulong offset, __global float *s) {
     size_t chunk = get_group_id(0);
     ulong first = chunks[3 * chunk + 1] / VEC, count = chunks[3 * chunk + 2] / VEC;
@@ -233,9 +233,9 @@ __kernel void intensity(__global const float *pixels, ulong stride, __global con
     node.z = REAL(b[2]);
     for (ulong i = first + get_local_id(0); i < first + count; i += LOCAL) {
         vec3 q;
-        q.x = LOAD(i, pixels);
-        q.y = LOAD(i, pixels + stride);
-        q.z = LOAD(i, pixels + 2 * stride);
+        q.x = LOAD(i, qx);
+        q.y = LOAD(i, qy);
+        q.z = LOAD(i, qz);
         pixel_model model;
         evaluate(q, node, g, quantum, n_max, &model);
         STORE(model.s, i - offset / VEC, s);

@@ -219,7 +219,7 @@ def _start_values(value: object) -> object:
             start, low, high = float(entry[0]), _bound(entry[1], -math.inf), _bound(entry[2], math.inf)
         except ValueError:
             raise ValueError(expected) from None
-        if not low <= start <= high:
+        if low > high:
             raise ValueError(expected)
         if abs(start) > LARGEST_CONSTANT:
             raise ValueError(f"{name} starts beyond {LARGEST_CONSTANT:g} GPa")
@@ -267,6 +267,7 @@ def _only_elastic(value: object) -> bool:
 
 ANY = number("a finite number")
 POSITIVE = number("a positive number", lambda x: x > 0)
+DENSITY = number("a number from 0.01 to 100", lambda x: 0.01 <= x <= 100)
 NOT_NEGATIVE = number("a number not below 0", lambda x: x >= 0)
 NOT_ZERO = number("a finite number other than 0", lambda x: x != 0)
 FRACTION = number("a number from 0 to 1", lambda x: 0 <= x <= 1)

@@ -24,15 +24,15 @@ class _Screen(logging.Handler):
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
-        self._shown: set[str] = set()
+        self.warnings: dict[str, None] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self.format(record)
             if record.levelno < logging.WARNING:
                 _write(text, sys.stdout)
-            elif text not in self._shown:
-                self._shown.add(text)
+            elif text not in self.warnings:
+                self.warnings[text] = None
                 _write(f"tds2el: {record.levelname.lower()}: {text}", sys.stderr)
         except BrokenPipeError:
             # Whoever read stdout, such as head, has gone: the run goes on, and the log file has everything.
@@ -97,6 +97,11 @@ def configure(rank: int, log_file: Path | None = None, level: int = logging.INFO
         _logger.addHandler(handler)
     _logger.setLevel(logging.DEBUG)
     show_bars(rank == 0 and level < logging.WARNING)
+
+
+def shown_warnings() -> tuple[str, ...]:
+    """The warnings of this run so far, for its results."""
+    return tuple(text for handler in _installed if isinstance(handler, _Screen) for text in handler.warnings)
 
 
 def _record(message: str) -> logging.LogRecord:

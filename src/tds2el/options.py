@@ -81,7 +81,7 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("centring", optional(kinds.TEXT), None,
                "which nodes exist: P A B C I F R or a space group; None: not known, nothing is dropped"),
         Option("Temperature", POSITIVE, 300.0, "temperature of the crystal", "K"),
-        Option("density", POSITIVE, 2.71, "density of the crystal; the default is calcite's", "g/cm³"),
+        Option("density", kinds.DENSITY, 2.71, "density of the crystal; the default is calcite's", "g/cm³"),
     ),
     "Harvest": (
         Option("DeltaQ_max", POSITIVE, None,

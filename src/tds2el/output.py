@@ -12,8 +12,8 @@ from tds2el.errors import InputError
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder that becomes `path` when all went well.
+def replaced(path: Path, option: str = "output_folder") -> Iterator[Path]:
+    """A temporary name in the same folder that becomes `path` when all went well; `option` is what chose the path.
 
     Raises
     ------
@@ -24,8 +24,8 @@ def replaced(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
-        raise InputError(f"output_folder: {path} cannot be written ({error}); check space and permissions") from error
+    except (OSError, RuntimeError, UnicodeError) as error:  # h5py reports a full disk as either of the first two
+        raise InputError(f"{option}: {path} cannot be written ({error}); check space and permissions") from error
     finally:
         temporary.unlink(missing_ok=True)
 

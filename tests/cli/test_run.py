@@ -61,7 +61,8 @@ def test_harvest_and_listing(run, scan):
     assert len(scan.harvest.read_bytes()) == pytest.approx(len(written), rel=0.01)
     again = run("scan/input.par", "--set", "show_hkls=1", "load_from_file=scan/harvest.h5")
     assert again.code == 0
-    table = again.out.splitlines()
+    beam, *table = again.out.splitlines()
+    assert beam == "direct beam at row 60.00, column 50.50"
     assert table == outcome.out.splitlines()[-len(table) :]
     with h5py.File(scan.harvest) as file:
         points = np.diff(file["entry/blobs/point_offset"])

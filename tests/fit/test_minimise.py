@@ -234,6 +234,20 @@ def test_guess_names_what_is_expected(calcite):
         constants_from_guess({**guess, "A12": (1.0, 0.0, 2.0)}, calcite)
 
 
+def test_start_outside_its_bounds_names_what_is_expected(calcite):
+    guess = {name: (value, -300.0, 300.0) for name, value in zip(calcite.names, CALCITE, strict=True)}
+    guess["A44"] = (34.0, 40.0, 50.0)
+    with pytest.raises(InputError, match=r"starts A44 outside its bounds: .* A11, A33, A44, A66, A13, A15"):
+        constants_from_guess(guess, calcite)
+
+
+def test_sandwich_needs_more_spots_than_constants(calcite, simulated_points, device):
+    points = simulated_points(calcite.tensor(CALCITE), blobs=5, size=3000, mean=3.0, seed=2)
+    errors = _fit(points, _unbounded(calcite, CALCITE), device).errors
+    assert np.isnan(errors.clustered).all()
+    assert np.all(np.isfinite(errors.largest[1:]))
+
+
 def test_indefinite_start_names_its_lowest_eigenvalue(calcite):
     guess = {name: (value, -300.0, 300.0) for name, value in zip(calcite.names, CALCITE, strict=True)}
     guess["A13"] = (200.0, -300.0, 300.0)

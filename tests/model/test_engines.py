@@ -147,9 +147,9 @@ def test_points_that_do_not_fit_are_refused(calcite_points, cpu):
     points = calcite_points(blobs=1, size=100, mean=2.0, seed=4)
 
     class Small:
-        """The CPU device with 1 kB of memory."""
+        """The CPU device with little memory."""
 
-        max_mem_alloc_size = 1024
+        max_mem_alloc_size = 300
 
         def __getattr__(self, name):
             return getattr(cpu, name)
@@ -157,3 +157,16 @@ def test_points_that_do_not_fit_are_refused(calcite_points, cpu):
     engine = OpenCLEngine(cpu, points, COLUMNS, **THERMAL)
     with pytest.raises(InputError, match=r"100 points need .* nred"):
         engine._load(Small())
+
+
+def test_what_the_driver_refuses_is_one_clear_line(calcite_points, cpu, monkeypatch):
+    import pyopencl
+
+    def refuse(*_):
+        raise pyopencl.MemoryError("clEnqueueNDRangeKernel failed: MEM_OBJECT_ALLOCATION_FAILURE")
+
+    points = calcite_points(blobs=1, size=100, mean=2.0, seed=4)
+    engine = OpenCLEngine(cpu, points, COLUMNS, **THERMAL)
+    monkeypatch.setattr(pyopencl, "enqueue_nd_range_kernel", refuse)
+    with pytest.raises(InputError, match=r"failed \(clEnqueueNDRangeKernel failed: MEM_OBJECT.*numpy"):
+        engine.evaluate(_state(points))

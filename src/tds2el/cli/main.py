@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: ModuleType, name: str, words: list[str]) -> int:
     from tds2el.parallel import World, connect, launched_rank
 
+    # Batch systems end a job with SIGTERM: as after Ctrl-C, temporary files are to go.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     world = World(rank=launched_rank())
     try:
         options = _parser(name, command).parse_args(words)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tds2el.errors import InputError
 from tds2el.parallel import World
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("input", type=Path, help="par-file that says what to do; it names the conf_file")
+    parser.add_argument("input", nargs="?", help="par-file that says what to do; it names the conf_file")
     parser.add_argument(
         "--set",
         nargs="+",
@@ -59,7 +60,12 @@ def run(arguments: argparse.Namespace, world: World) -> None:
     from tds2el.log import LOG_FILE, configure
     from tds2el.settings import load_settings
 
-    settings = world.attempt(lambda: load_settings(arguments.input, arguments.set))
+    overrides = list(arguments.set)
+    if arguments.input is None and overrides and "=" not in overrides[-1]:
+        arguments.input = overrides.pop()  # tds2el --set NAME=VALUE input.par
+    if arguments.input is None:
+        raise InputError("no par-file is named; see tds2el --help")
+    settings = world.attempt(lambda: load_settings(arguments.input, overrides))
     folder = settings.run.output_folder
     world.attempt(lambda: _check_folder(folder))
     world.attempt(lambda: configure(world.rank, folder / LOG_FILE, arguments.level))
@@ -71,7 +77,7 @@ def run(arguments: argparse.Namespace, world: World) -> None:
     if harvest_file is None:
         from tds2el.harvest.collect import harvest
 
-        world.attempt(lambda: _check_fit(settings))
+        world.attempt(lambda: _check_fit(settings, world))
         harvest_file = harvest(settings, world)
         log.info("harvest written to %s", harvest_file)
     source: Path = harvest_file
@@ -80,24 +86,32 @@ def run(arguments: argparse.Namespace, world: World) -> None:
 
 def _evaluate(settings: Settings, harvest_file: Path, world: World) -> None:
     """What one rank does with a harvest: list it, print the structure of the tensor, fit."""
+    from tds2el.experiment.geometry import Geometry
     from tds2el.harvest.file import HarvestFile
+    from tds2el.harvest.nodes import node_warnings
     from tds2el.harvest.summary import harvest_table
+    from tds2el.settings import experiment_from_values
 
     if world.size > 1 and settings.run.fitSpots:
         log.info("the fit runs on rank 0; the other ranks wait")
     with HarvestFile(harvest_file) as harvest:
         if settings.run.load_from_file is not None:
+            row, column = Geometry(experiment_from_values(harvest.settings)).direct_beam()
+            log.info("direct beam at row %.2f, column %.2f", row, column)
             _compare_settings(settings, harvest.settings)
+            for warning in node_warnings(harvest.hkl, harvest.cell, settings.crystal.centring, harvest.delta_max):
+                log.warning("%s", warning)
         if settings.run.show_hkls:
             log.info("%s", harvest_table(harvest))
         if settings.run.fitSpots:
             _fit(settings, harvest, world)
 
 
-def _check_fit(settings: Settings) -> None:
+def _check_fit(settings: Settings, world: World) -> None:
     """Find the mistakes that would end the fit before a harvest, which may take hours, not after it."""
     from tds2el.crystal.cell import Cell
     from tds2el.fit.parameters import constants_from_guess
+    from tds2el.model.device import select_device
 
     cell = settings.crystal.cell
     if not settings.run.fitSpots or cell is None:
@@ -105,6 +119,8 @@ def _check_fit(settings: Settings) -> None:
     _, structure = _symmetry(settings.crystal, Cell(*cell))
     if settings.fit.CGUESS is not None:
         constants_from_guess(settings.fit.CGUESS, structure)
+        if world.rank == 0 and settings.fit.device != "numpy":
+            select_device(settings.fit.device, world.node_size)
 
 
 def _symmetry(crystal: CrystalSettings, cell: Cell) -> tuple[PointGroup, TensorStructure]:
@@ -125,6 +141,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     from tds2el.fit.parameters import constants_from_guess
     from tds2el.fit.parametri import PARAMETRI, write_parametri
     from tds2el.fit.report import dry_run_text, fit_report, iteration_line
+    from tds2el.log import shown_warnings
     from tds2el.model.quantum import quantum_term
     from tds2el.progress import Stage
     from tds2el.settings import experiment_from_values
@@ -174,7 +191,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
         settings=settings.values,
         harvest_settings=harvest.settings,
         inputs=(settings.input_file, settings.conf_file, harvest.path),
-        warnings=settings.warnings,
+        warnings=shown_warnings(),
     )
     log.info("%s", fit_report(result, context))
     folder = settings.run.output_folder
@@ -201,6 +218,12 @@ def _compare_settings(settings: Settings, harvested: Mapping[str, object]) -> No
         and name in harvested
         and settings.values[name] != harvested[name]
     ]
+    # Masks and monitors may have moved too, but with one and without are different harvests.
+    changed += [
+        name
+        for name in ("filter_file", "normalisation_file")
+        if name in settings.given and (settings.values[name] is None) != (harvested.get(name) is None)
+    ]
     if changed:
         log.warning(
             "the harvest was made with other values of %s than the par-files give; its own are used: harvest again "
@@ -210,7 +233,5 @@ def _compare_settings(settings: Settings, harvested: Mapping[str, object]) -> No
 
 
 def _check_folder(folder: Path) -> None:
-    from tds2el.errors import InputError
-
     if not folder.is_dir():
         raise InputError(f"output_folder = {folder}: there is no such folder; create it")

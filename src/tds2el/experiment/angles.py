@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from tds2el.errors import InputError
 from tds2el.experiment.headers import Header
 
 _TOLERANCE = 0.1 * (1 + 1e-6)  # of |angular_step|: what header angles may differ from it, and rounding
+LONGEST_GAP = 100_000  # frames that may be missing between two
+_CHECK = "correct images_prefix and images_postfix"
 _HINT = 'correct the series or angular_step, or set frame_angle = "number" or "header"'
 
 
@@ -40,6 +43,11 @@ def order_by_number(files: Sequence[str], numbers: Sequence[int | None]) -> tupl
             raise InputError(f'{file}: the same number as {found[number]}, but frame_angle = "number"')
         found[number] = file
     order = sorted(found)
+    for before, number in pairwise(order):
+        if number - before > LONGEST_GAP:
+            raise InputError(
+                f"{found[number]}: number {number} follows {before}, too large a gap for one scan; {_CHECK}"
+            )
     return [found[n] for n in order], np.array([n - order[0] for n in order], dtype=np.float64)
 
 

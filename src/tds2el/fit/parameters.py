@@ -82,7 +82,7 @@ def constants_from_guess(guess: Guess | str, structure: TensorStructure) -> Cons
     Raises
     ------
     InputError
-        Names that are not the free constants of the crystal; a start that is mechanically unstable.
+        Names that are not the free constants of the crystal; a start outside its bounds, or mechanically unstable.
     """
     names = structure.names
     if isinstance(guess, str):
@@ -99,6 +99,12 @@ def constants_from_guess(guess: Guess | str, structure: TensorStructure) -> Cons
                 f"CGUESS {' and '.join(complaints)}: the free constants of this crystal are {', '.join(names)}"
             )
         start, lower, upper = np.array([guess[name] for name in names], dtype=float).T
+        outside = [name for name in names if not guess[name][1] <= guess[name][0] <= guess[name][2]]
+        if outside:
+            raise InputError(
+                f"CGUESS starts {', '.join(outside)} outside its bounds: give [start, min, max] with "
+                f"min <= start <= max for each of {', '.join(names)}"
+            )
     lowest = float(eigenvalues(structure.tensor(start)).min())
     if lowest <= 0:
         raise InputError(

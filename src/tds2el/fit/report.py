@@ -114,7 +114,11 @@ def circumstances_text(result: FitResult, context: FitContext) -> str:
         ("points", points),
         ("lost", lost or "none"),
         ("fit", f"{work}; {state} in {len(result.iterations)} passes over {n_used} spots"),
-        ("quality", f"deviance/dof {result.deviance / result.dof:.4f} with {result.dof} degrees of freedom"),
+        (
+            "quality",
+            f"chi²/dof {result.chi2 / result.dof:.4f}, deviance/dof {result.deviance / result.dof:.4f} (above 1 at few "
+            f"counts even if all is well) with {result.dof} degrees of freedom",
+        ),
     )
     return "\n".join(
         line
@@ -165,7 +169,10 @@ def sigma_table(result: FitResult) -> str:
     rows = [
         [
             result.constants.names[i],
-            *(f"{s[i] / unit:#.2g}".rstrip(".") for s in (errors.poisson, errors.scaled, errors.clustered)),
+            *(
+                "" if np.isnan(s[i]) else f"{s[i] / unit:#.2g}".rstrip(".")
+                for s in (errors.poisson, errors.scaled, errors.clustered)
+            ),
         ]
         for i in result.fitted
     ]

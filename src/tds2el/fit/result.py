@@ -26,7 +26,8 @@ class Errors:
     scaled : ndarray
         Times √(deviance/dof).
     clustered : ndarray
-        Sandwich H⁻¹(Σ_s g_s g_sᵀ)H⁻¹ over spots: sees what the model misses in the same way within a spot.
+        Sandwich H⁻¹(Σ_s g_s g_sᵀ)H⁻¹ over spots: sees what the model misses in the same way within a spot. NaN where
+        the spots are not more than the constants: the sandwich is singular then.
     """
 
     poisson: Array
@@ -132,6 +133,11 @@ class FitResult:
         return float(self.spots.deviance[~self.spots.left_out].sum())
 
     @property
+    def chi2(self) -> float:
+        """Pearson's χ², over the spots that were used."""
+        return float(self.spots.chi2[~self.spots.left_out].sum())
+
+    @property
     def dof(self) -> int:
         """Points minus parameters, over the spots that were used."""
         used = ~self.spots.left_out
@@ -166,7 +172,7 @@ def result_of(
     errors = Errors(
         poisson=_expand(np.sqrt(np.diag(poisson)), fitted, k),
         scaled=_expand(np.sqrt(np.diag(poisson) * ratio), fitted, k),
-        clustered=_expand(np.sqrt(np.diag(clustered)), fitted, k),
+        clustered=_expand(np.sqrt(np.diag(clustered)), fitted, k) if used.sum() > len(fitted) else np.full(k, np.nan),
     )
     inflation = (errors.largest / errors.poisson)[fitted]
     coupling = minimum.system.coupling[:, :, inside]

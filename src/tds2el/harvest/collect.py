@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el.crystal.cell import Cell, longest_reciprocal
-from tds2el.crystal.centring import allowed, nearest_allowed, neighbour_vectors
+from tds2el.crystal.centring import neighbour_vectors
 from tds2el.errors import InputError
 from tds2el.experiment.frames import FrameSeries, open_frame_series
 from tds2el.experiment.geometry import Geometry
@@ -22,6 +22,7 @@ from tds2el.experiment.mask import read_mask
 from tds2el.experiment.monitor import read_normalisation
 from tds2el.harvest.assemble import COLUMNS, PointList, assemble
 from tds2el.harvest.file import LOSSES, Tables, write_harvest
+from tds2el.harvest.nodes import check_nodes, node_names, node_notes, node_warnings
 from tds2el.harvest.plan import Plan, make_plan
 from tds2el.parallel import World
 from tds2el.progress import Stage
@@ -114,7 +115,9 @@ def _prepare(settings: Settings) -> _Inputs:
     cell = Cell(*lengths_and_angles)
     unit = longest_reciprocal(cell)
     delta_min, delta_max = options.DeltaQ_min * unit, options.DeltaQ_max * unit
-    warnings, notes = _check_nodes(hkl, cell, centring, delta_max)
+    check_nodes(hkl, centring)
+    warnings = node_warnings(hkl, cell, centring, delta_max)
+    notes = node_notes(hkl, cell, centring, delta_max)
     notes.append(f"shells from {delta_min:.5f} to {delta_max:.5f} Å⁻¹; data go to {path}")
 
     geometry = Geometry(experiment)
@@ -172,34 +175,6 @@ def _output_path(settings: Settings) -> Path:
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"save_to_file = {path}: cannot be written there; choose another name or folder")
     return path
-
-
-def _check_nodes(
-    hkl: npt.NDArray[np.int64], cell: Cell, centring: str | None, delta_max: float
-) -> tuple[list[str], list[str]]:
-    """Warnings and notes on the nodes and their neighbours."""
-    if not hkl.any(axis=1).all():
-        raise InputError("collectSpots: (0, 0, 0) is the direct beam; take it out")
-    absent = hkl[~allowed(hkl, centring)]
-    if len(absent):
-        raise InputError(f"collectSpots: {_names(absent)} absent for centring = {centring!r}; correct one or the other")
-    nearest = [nearest_allowed(node, cell, centring) for node in hkl]
-    closest = min(range(len(hkl)), key=lambda i: nearest[i][1])
-    neighbour, distance = nearest[closest]
-    if centring is None:
-        return [], [
-            "centring is not given: points nearer to another node are kept; the nearest node of a P lattice "
-            f"is {_name(neighbour)}, {distance:.4f} Å⁻¹ from {_name(hkl[closest])} "
-            f"(DeltaQ_max is {delta_max:.4f} Å⁻¹)"
-        ]
-    crowded = [i for i in range(len(hkl)) if delta_max > nearest[i][1] / 4]
-    if not crowded:
-        return [], []
-    return [
-        f"DeltaQ_max is {delta_max:.4f} Å⁻¹, more than a quarter of the distance to the nearest allowed node "
-        f"for {len(crowded)} of {len(hkl)} reflections ({_name(neighbour)} is {distance:.4f} Å⁻¹ from "
-        f"{_name(hkl[closest])}): the neighbour's halo reaches the shell; a smaller DeltaQ_max avoids it"
-    ], []
 
 
 def _threshold(option: float | None, cutoff: float | None) -> tuple[float, float, str]:
@@ -331,7 +306,7 @@ def _merge_and_write(settings: Settings, inputs: _Inputs, found: _Found, world: 
     if world.rank == 0:
         empty = np.setdiff1d(np.arange(len(inputs.hkl)), plan.node[n_points > 0])
         if empty.size:
-            logger.warning("no point was harvested of %s", _names(inputs.hkl[empty]))
+            logger.warning("no point was harvested of %s", node_names(inputs.hkl[empty]))
         logger.info(
             "%d blobs in %d frames: %s",
             n_blobs,
@@ -358,12 +333,3 @@ def _columns(
 def _losses(kept: int, lost: npt.NDArray[np.int64]) -> str:
     causes = ", ".join(f"{n} {cause.replace('_', ' ')}" for cause, n in zip(LOSSES, lost, strict=True))
     return f"{kept} points kept; lost: {causes}"
-
-
-def _name(hkl: npt.NDArray[np.int64]) -> str:
-    return "({}, {}, {})".format(*(int(i) for i in hkl))
-
-
-def _names(hkl: npt.NDArray[np.int64], most: int = 20) -> str:
-    names = [_name(node) for node in hkl[:most]]
-    return ", ".join(names) + (f" and {len(hkl) - most} more" if len(hkl) > most else "")

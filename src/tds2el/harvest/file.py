@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import sys
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from tds2el import __version__
 from tds2el.crystal.cell import Cell
 from tds2el.errors import InputError
+from tds2el.output import replaced
 from tds2el.parallel import World
 from tds2el.settings import Settings
 
@@ -100,18 +100,14 @@ def write_harvest(
     columns = iter(columns)
     error = None
     if world.rank == 0:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            with h5py.File(temporary, "w") as file:
+            with replaced(path, "save_to_file") as temporary, h5py.File(temporary, "w") as file:
                 _write_head(file, settings, tables)
                 for name, array in columns:
                     if array is not None:
                         _write_column(file["entry"], name, array)
-            os.replace(temporary, path)
-        except (OSError, RuntimeError) as caught:
-            error = InputError(f"save_to_file = {path}: cannot be written ({caught}); check space and permissions")
-        finally:
-            temporary.unlink(missing_ok=True)
+        except InputError as caught:
+            error = caught
     for _ in columns:
         pass  # the other ranks' part in gathering, and rank 0's after an error
     world.agree(error)

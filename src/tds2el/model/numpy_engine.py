@@ -76,9 +76,11 @@ def counting_terms(
     variance = base + (relative_error * base) ** 2
     score = counts * (1 - t) / base
     if relative_error:
-        size = relative_error**-2
-        score -= (counts + size) / (mean + size)
-        half -= (counts + size) * _minus_log1p((mean - counts) / (counts + size))
+        # Below the floor the second logarithm is continued by its tangent: it stays convex there.
+        size = counts + relative_error**-2
+        slope = size / (base + relative_error**-2)
+        score -= slope
+        half -= size * _minus_log1p((base - counts) / size) + (mean - base) * (1 - slope)
     else:
         score -= 1
     return 1 / variance, score * variance, half, low

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -69,8 +71,7 @@ class OpenCLEngine:
         self.description = f"{device.name.strip()} ({device.platform.name.strip()}), float32" + (
             " with double sums" if self._double else " in blocks"
         )
-        self._context = cl.Context([device])
-        self._queue = cl.CommandQueue(self._context)
+        self._device = device.name.strip()
         source = program_source(
             columns.derivatives,
             scale_column=columns.scale,
@@ -79,36 +80,39 @@ class OpenCLEngine:
             double=self._double,
             local=self._local,
         )
-        with warnings.catch_warnings():
+        with self._errors(), warnings.catch_warnings():
+            self._context = cl.Context([device])
+            self._queue = cl.CommandQueue(self._context)
             # Compilers talk even when all is well (and -w silences only some): what they say of errors is an exception.
             warnings.simplefilter("ignore", cl.CompilerWarning)
             program = cl.Program(self._context, source).build(options=["-w"])
-        self._gram = cl.Kernel(program, "gram")
-        self._intensity = cl.Kernel(program, "intensity")
+            self._gram = cl.Kernel(program, "gram")
+            self._intensity = cl.Kernel(program, "intensity")
         self._chunk = FLOAT_CHUNK if not self._double else CPU_CHUNK if cpu else GPU_CHUNK
-        self._load(device)
+        with self._errors():
+            self._load(device)
 
     def evaluate(self, state: State) -> Sums:
         """One pass: deviance, score and Gram matrices of every blob at `state`."""
         cl, width = self._cl, self._columns.count
         n_blobs = len(self._points.nodes)
         blobs = np.column_stack([self._points.nodes, state.factor, state.baseline, self._points.floors])
-        cl.enqueue_copy(self._queue, self._blobs, blobs.astype(np.float32))
-        cl.enqueue_copy(self._queue, self._centres_buffer, self._centres.astype(np.float32))
-        n_max = self._upload_tensor(state.tensor)
-        self._gram.set_args(
-            self._pixels,
-            np.uint64(self._stride),
-            self._chunks_buffer,
-            self._blobs,
-            self._centres_buffer,
-            self._coefficients,
-            self._quantum,
-            np.int32(n_max),
-            self._sums_buffer,
-        )
-        cl.enqueue_nd_range_kernel(self._queue, self._gram, (len(self._chunks) * self._local,), (self._local,))
-        cl.enqueue_copy(self._queue, self._partial, self._sums_buffer)
+        with self._errors():
+            cl.enqueue_copy(self._queue, self._blobs, blobs.astype(np.float32))
+            cl.enqueue_copy(self._queue, self._centres_buffer, self._centres.astype(np.float32))
+            n_max = self._upload_tensor(state.tensor)
+            self._gram.set_args(
+                *self._pixels,
+                self._chunks_buffer,
+                self._blobs,
+                self._centres_buffer,
+                self._coefficients,
+                self._quantum,
+                np.int32(n_max),
+                self._sums_buffer,
+            )
+            cl.enqueue_nd_range_kernel(self._queue, self._gram, (len(self._chunks) * self._local,), (self._local,))
+            cl.enqueue_copy(self._queue, self._partial, self._sums_buffer)
         total = np.add.reduceat(self._partial.astype(np.float64, copy=False), self._first_chunk, axis=0)
         gram = np.zeros((n_blobs, width, width))
         rows, columns = np.tril_indices(width)
@@ -119,46 +123,57 @@ class OpenCLEngine:
 
     def intensity(self, tensor: Array, blob: int) -> Array:
         """S of every pixel of one blob, shape (n,)."""
-        cl = self._cl
-        n_max = self._upload_tensor(tensor)
+        cl, flags = self._cl, self._cl.mem_flags
         start, size = int(self._starts[blob]), int(self._points.sizes[blob])
         blobs = np.zeros((len(self._points.nodes), 6), dtype=np.float32)
         blobs[:, :3] = self._points.nodes
-        cl.enqueue_copy(self._queue, self._blobs, blobs)
         chunks = self._chunks[self._chunks[:, 0] == blob].copy()
-        padded = _padded(size, self._vector)
-        output = cl.Buffer(self._context, cl.mem_flags.WRITE_ONLY, 4 * padded)
-        chunks_buffer = cl.Buffer(self._context, cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR, hostbuf=chunks)
-        self._intensity.set_args(
-            self._pixels,
-            np.uint64(self._stride),
-            chunks_buffer,
-            self._blobs,
-            self._coefficients,
-            self._quantum,
-            np.int32(n_max),
-            np.uint64(start),
-            output,
-        )
-        cl.enqueue_nd_range_kernel(self._queue, self._intensity, (len(chunks) * self._local,), (self._local,))
-        s = np.empty(padded, dtype=np.float32)
-        cl.enqueue_copy(self._queue, s, output)
+        s = np.empty(_padded(size, self._vector), dtype=np.float32)
+        with self._errors():
+            n_max = self._upload_tensor(tensor)
+            cl.enqueue_copy(self._queue, self._blobs, blobs)
+            output = cl.Buffer(self._context, flags.WRITE_ONLY, s.nbytes)
+            chunks_buffer = cl.Buffer(self._context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=chunks)
+            self._intensity.set_args(
+                *self._pixels[:3],
+                chunks_buffer,
+                self._blobs,
+                self._coefficients,
+                self._quantum,
+                np.int32(n_max),
+                np.uint64(start),
+                output,
+            )
+            cl.enqueue_nd_range_kernel(self._queue, self._intensity, (len(chunks) * self._local,), (self._local,))
+            cl.enqueue_copy(self._queue, s, output)
         return s[:size].astype(float)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """What the driver refuses, as one line."""
+        try:
+            yield
+        except self._cl.Error as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"the OpenCL device {self._device} failed ({reason}): thin the points with nred, choose another "
+                'device, or use device = "numpy"'
+            ) from error
 
     def _load(self, device: Any) -> None:
         """Upload the points blob by blob: five float arrays, each blob padded to whole vectors."""
         cl, points = self._cl, self._points
         padded = np.array([_padded(size, self._vector) for size in points.sizes], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(padded)])
-        self._stride = int(self._starts[-1])
-        n_bytes = 20 * self._stride
-        if n_bytes > min(device.max_mem_alloc_size, device.global_mem_size):
+        n_bytes = 4 * int(self._starts[-1])
+        limit = min(5 * device.max_mem_alloc_size, device.global_mem_size)
+        if 5 * n_bytes > limit:
             raise InputError(
-                f"{points.sizes.sum()} points need {n_bytes / 2**30:.1f} GiB in one piece on {device.name.strip()}, "
-                f"which gives {device.max_mem_alloc_size / 2**30:.1f} GiB: thin them with nred, or fit fewer spots"
+                f"{points.sizes.sum()} points need {5 * n_bytes / 2**30:.1f} GiB on {self._device}, which gives "
+                f"{limit / 2**30:.1f} GiB: thin them with nred, or fit fewer spots"
             )
         flags = cl.mem_flags
-        self._pixels = cl.Buffer(self._context, flags.READ_ONLY, n_bytes)
+        self._pixels = [cl.Buffer(self._context, flags.READ_ONLY, n_bytes) for _ in range(5)]
         with Stage("load points", int(points.sizes.sum()), "point") as stage:
             for blob in range(len(points.sizes)):
                 start, end = int(self._starts[blob]), int(self._starts[blob + 1])
@@ -190,10 +205,9 @@ class OpenCLEngine:
         self._queue.finish()
 
     def _upload(self, start: int, points: Array) -> None:
-        for k, values in enumerate(points.T.astype(np.float32)):
-            if len(values):
-                offset = 4 * (k * self._stride + start)
-                self._cl.enqueue_copy(self._queue, self._pixels, np.ascontiguousarray(values), dst_offset=offset)
+        if len(points):
+            for buffer, values in zip(self._pixels, points.T.astype(np.float32, order="C"), strict=True):
+                self._cl.enqueue_copy(self._queue, buffer, values, dst_offset=4 * start)
 
     def _upload_tensor(self, tensor: Array) -> int:
         quantum = quantum_sum(tensor, self._points.q_max, self._temperature, self._density, TOLERANCE)

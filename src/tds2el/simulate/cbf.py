@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from tds2el.output import replaced
 
 # Ends text for a pager and marks the start of the binary section (CBFlib).
 _STARTER = b"\x0c\x1a\x04\xd5"
@@ -57,9 +58,7 @@ def write_cbf(path: Path, counts: npt.NDArray[np.int32], header: Sequence[str]) 
         "",
     ]
     end = "\r\n".join(["", "--CIF-BINARY-FORMAT-SECTION----", ";", ""])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
+    with replaced(path) as temporary, temporary.open("wb") as stream:
         stream.write("\r\n".join(text).encode("ascii"))
         stream.write(_STARTER + blob + bytes(4095))
         stream.write(end.encode("ascii"))
-    os.replace(temporary, path)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tds2el.errors import InputError
 from tds2el.options import TABLE
+from tds2el.output import replaced
 from tds2el.parallel import World
 from tds2el.simulate.cbf import write_cbf
 from tds2el.simulate.expectation import VirtualScan
@@ -202,14 +203,12 @@ def _truth(virtual: VirtualScan) -> dict[str, object]:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with replaced(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _write_mask(path: Path, good: npt.NDArray[np.bool_]) -> None:
     import fabio
 
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    fabio.edfimage.EdfImage(data=good.astype(np.uint8)).write(str(temporary))
-    os.replace(temporary, path)
+    with replaced(path) as temporary:
+        fabio.edfimage.EdfImage(data=good.astype(np.uint8)).write(str(temporary))
