@@ -184,6 +184,14 @@ def test_contact_sheets_show_every_spot_once():
     assert "spots 49 to 50 of 50" in texts(sheets[1])
 
 
+def test_a_spot_that_was_left_out_does_not_set_the_scale_of_a_contact_sheet():
+    fit = fit_of(3)
+    fit.profiles.radial.model[1] = -1e6
+    assert next(contact_sheets(fit)).axes[0].get_yscale() == "log"
+    fit.spots.left_out[:] = True
+    assert next(contact_sheets(fit)).axes[0].get_ylim()[0] < -1e6
+
+
 def test_pulls_are_compared_with_what_counts_give(fit):
     figure = pulls(fit)
     histogram, mean, rms = figure.axes

@@ -68,7 +68,7 @@ def spot_profiles(fit: FitFile, spot: int) -> Figure:
         for axes in panels[1, 1:]:
             axes.set_xticks(np.linspace(axes.get_xlim()[0], axes.get_xlim()[1], 7))
         panels[0, 0].axhline(spots.baseline[spot], color=GREY, lw=1, ls=(0, (4, 2)), label="baseline b", zorder=1)
-        if _wide(profiles.radial, [spot]):
+        if _wide(profiles.radial, np.array([spot])):
             panels[0, 0].set_yscale("log")
             plain_log_axis(panels[0, 0].yaxis)
         panels[0, 0].set_ylabel(INTENSITY)
@@ -89,8 +89,10 @@ def contact_sheets(fit: FitFile) -> Iterator[Figure]:
     """Radial profiles of all spots, side by side on the same axes, `COLUMNS` × `ROWS` to a sheet."""
     spots, radial = fit.spots, fit.profiles.radial
     everything = range(len(spots.hkl))
-    wide = _wide(radial, everything)
-    low, high = _limits(radial, wide)
+    used = np.flatnonzero(~spots.left_out)  # what was left out, often without a halo, does not set the scale
+    scale = used if len(used) else np.arange(len(everything))
+    wide = _wide(radial, scale)
+    low, high = _limits(radial.model[scale], wide)
     per_sheet = COLUMNS * ROWS
     for first in range(0, len(everything), per_sheet):
         shown = everything[first : first + per_sheet]
@@ -152,16 +154,16 @@ def _draw_residuals(axes: Axes, profile: Profile, spot: int) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
-def _wide(profile: Profile, spots: range | list[int]) -> bool:
+def _wide(profile: Profile, spots: npt.NDArray[np.int64]) -> bool:
     """Whether a logarithmic axis suits: nothing at or below zero, and a large range."""
     values = np.concatenate([profile.intensity[spots], profile.model[spots]]).ravel()
     values = values[np.isfinite(values)]
     return bool(len(values) and values.min() > 0 and values.max() > LOG_FROM * values.min())
 
 
-def _limits(profile: Profile, wide: bool) -> tuple[float, float]:
-    """Common limits of the intensity; on a linear axis the innermost bins of strong spots must not squeeze the rest."""
-    low, high = float(np.nanmin(profile.model)), float(np.nanmax(profile.model))
+def _limits(model: Array, wide: bool) -> tuple[float, float]:
+    """Common limits of the intensity, set by the fit and not by the noisiest points."""
+    low, high = float(np.nanmin(model)), float(np.nanmax(model))
     if wide:
         return low / 1.5, high * 1.5
     margin = 0.08 * (high - low) or 1.0
