@@ -1,4 +1,4 @@
-# make demo | test | lint | docs | clean; another Python than python3: make demo PYTHON=python3.12
+# make demo | test | test-browser | lint | docs | clean; another Python than python3: make demo PYTHON=python3.12
 PYTHON ?= python3
 
 VENV := .venv
@@ -8,15 +8,20 @@ SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
   $(shell find cpp kernels src -type f ! -name '*.so' ! -name '*.pyc')
 PACKAGE := $(VENV)/package-installed
 TOOLS := $(VENV)/tools-installed
+BROWSER_TOOLS := $(VENV)/browser-tools-installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-browser lint docs clean
 
 demo: $(PACKAGE)
 	@$(BIN)/tds2el demo
 
 test: lint
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q -m 'not browser'
+
+# Skipped, with a message, where no Chromium with its chromedriver is on the PATH.
+test-browser: $(BROWSER_TOOLS)
+	@$(BIN)/pytest -q -m browser tests/browser
 
 lint: $(TOOLS)
 	@$(BIN)/ruff check --quiet
@@ -49,4 +54,8 @@ $(PACKAGE): $(BIN)/python $(SOURCES)
 # tds2el is there already: pip adds what its extra [dev] names.
 $(TOOLS): $(PACKAGE)
 	@$(PIP) install 'tds2el[dev]'
+	@touch $@
+
+$(BROWSER_TOOLS): $(PACKAGE)
+	@$(PIP) install 'tds2el[browser]'
 	@touch $@
