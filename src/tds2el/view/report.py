@@ -16,6 +16,7 @@ from tds2el.fit.read import FitFile, FrameTensor, read_fit_file
 from tds2el.fit.report import with_error
 from tds2el.options import BY_NAME
 from tds2el.output import replaced
+from tds2el.view.cubes import CUBES, cubes_belong, read_planes
 from tds2el.view.page import (
     Alarm,
     Cell,
@@ -60,7 +61,7 @@ def make_report(fit_file: Path, path: Path) -> None:
     Parameters
     ----------
     fit_file : Path
-        The tds2el_fit.h5.
+        The tds2el_fit.h5; a simtests.h5 beside it that shows the same constants adds the spots' central planes.
     path : Path
         Of the page; the pictures also go into the folder `FIGURES` beside it.
 
@@ -70,7 +71,9 @@ def make_report(fit_file: Path, path: Path) -> None:
         If the fit file cannot be read, or something cannot be written.
     """
     fit = read_fit_file(fit_file)
-    write_report(path, fit, draw_pictures(fit, path.with_name(FIGURES)))
+    cubes = fit_file.with_name(CUBES)
+    planes = read_planes(cubes) if cubes_belong(cubes, fit.constants.value) else None
+    write_report(path, fit, draw_pictures(fit, path.with_name(FIGURES), planes))
 
 
 def write_report(path: Path, fit: FitFile, pictures: Sequence[Picture]) -> None:
@@ -316,7 +319,7 @@ def _pictures(pictures: Sequence[Picture]) -> list[str]:
             if len(alike) == 1:
                 parts.append(figure(alike[0].png, caption, f"{title}: {alike[0].subject or caption}", DPI))
                 continue
-            several = [figure(picture.png, picture.subject, f"{title}: {picture.subject}", DPI) for picture in alike]
+            several = [figure(p.png, p.subject.partition(":")[0], f"{title}: {p.subject}", DPI) for p in alike]
             parts += [paragraph(caption), details(f"{len(alike)} pictures", several, "screen")]
     return parts
 
