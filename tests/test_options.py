@@ -91,7 +91,7 @@ def test_every_default_is_a_value_of_its_kind(option: Option) -> None:
         ("images_prefix", "frames/", "/data/frames/"),
         ("images_prefix", "/elsewhere/f_", "/elsewhere/f_"),
         ("images_postfix", "", ""),
-        ("visSim", False, False),
+        ("visSim", 1, True),
         ("centering_file", None, None),
         ("file_maxima", 0, 0),
         ("A_variables", [ZERO] * 14, None),
@@ -185,7 +185,6 @@ def test_refused_with_name_value_and_place(name: str, value: object, says: str) 
     ("name", "value"),
     [
         ("DO_ELASTIC", 0),
-        ("visSim", 1),
         ("centering_file", "first.h5"),
         ("REPLICA_COLLECTION", 1),
         ("REPLICA", True),

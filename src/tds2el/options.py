@@ -114,8 +114,8 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("A_variables", kinds.CORRECTIONS, None, "corrections to geometry and cell, freed in the fit"),
     ),
     "Visualisation": (
-        Option("visSim", INACTIVE, 0,
-               "1: write data and simulation, interpolated on a cube round every spot"),
+        Option("visSim", FLAG, False,
+               "1: write data and simulation, interpolated on a cube round every spot, to simtests.h5"),
         Option("testSpot_N", integer("a whole number of at least 2", 2), 128,
                "grid points per edge of a cube"),
         Option("testSpot_beta", NOT_NEGATIVE, 0.03, "regularisation of the interpolation"),

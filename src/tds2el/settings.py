@@ -109,6 +109,16 @@ class FitSettings:
 
 
 @dataclass(frozen=True)
+class ViewSettings:
+    """Whether and how spots are interpolated on cubes."""
+
+    visSim: bool
+    testSpot_N: int
+    testSpot_beta: float
+    testSpot_Niter: int
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """What to do, and with which files."""
 
@@ -144,6 +154,7 @@ class Settings:
     frames: FrameSettings | None
     harvest: HarvestSettings
     fit: FitSettings
+    view: ViewSettings
     run: RunSettings
     input_file: Path
     conf_file: Path
@@ -181,6 +192,7 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = ()) -> Sett
         frames=None if values["images_prefix"] is None else FrameSettings(**_own(FrameSettings, values)),
         harvest=HarvestSettings(**_own(HarvestSettings, values)),
         fit=FitSettings(**_own(FitSettings, values)),
+        view=ViewSettings(**_own(ViewSettings, values)),
         run=RunSettings(**_own(RunSettings, values)),
         input_file=sources.input_file,
         conf_file=sources.conf_file,

@@ -215,7 +215,6 @@ def test_text_that_is_none(run, scan, name, value):
         "DO_ELASTIC = 0",
         "REPLICA_COLLECTION = 1",
         "REPLICA = 1",
-        "visSim = 1",
         'file_maxima = "tagged.h5"',
         'centering_file = "harvest.h5"',
         "transform_only = 1",

@@ -198,6 +198,11 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     write_parametri(folder / PARAMETRI, result, context)
     write_fit_file(folder / FIT_FILE, result, context, outcome.curve, data.points)
     log.info("results in %s and %s", folder / PARAMETRI, folder / FIT_FILE)
+    if settings.view.visSim:
+        from tds2el.view.cubes import CUBES, write_cubes
+
+        write_cubes(folder / CUBES, outcome, context, settings.view, settings.harvest.collectSpots)
+        log.info("data and simulation on cubes in %s", folder / CUBES)
     if settings.run.report:
         from tds2el.view.report import REPORT, make_report
 

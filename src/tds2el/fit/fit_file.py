@@ -79,17 +79,18 @@ def write_fit_file(
         entry = _group(file, "entry", "NXentry")
         entry.attrs["default"] = "spots"
         entry["title"] = f"elastic constants of {context.group.name}"
-        _write_constants(entry, result, context)
+        write_constants(entry, result, context)
         _write_tensors(entry, result, context)
         _write_spots(entry, result, points)
         _write_iterations(entry, result)
-        _write_provenance(entry, result, context)
+        write_provenance(entry, result, context)
         sums = ProfileSums(points, result.spots.left_out, context.relative_error)
         _write_curve(entry, curve, points, sums)
         _write_profiles(entry, sums.profiles())
 
 
-def _write_constants(entry: h5py.Group, result: FitResult, context: FitContext) -> None:
+def write_constants(entry: h5py.Group, result: FitResult, context: FitContext) -> None:
+    """The group of constants with errors, covariance and the scale."""
     constants, errors = result.constants, result.errors
     group = _group(entry, "constants", "NXcollection")
     group.attrs["scale"] = str(result.scale)
@@ -165,7 +166,8 @@ def _write_iterations(entry: h5py.Group, result: FitResult) -> None:
     _dataset(group, "constants", np.array([found.constants for found in result.iterations]), "GPa")
 
 
-def _write_provenance(entry: h5py.Group, result: FitResult, context: FitContext) -> None:
+def write_provenance(entry: h5py.Group, result: FitResult, context: FitContext) -> None:
+    """Program and versions, settings, inputs, warnings, notes, and the conditions of the fit."""
     import h5py
     import scipy
 
@@ -288,8 +290,7 @@ def _group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:
 
 def _dataset(group: h5py.Group, name: str, values: npt.NDArray[Any] | np.float64, units: str) -> None:
     dataset = group.create_dataset(name, data=values, track_times=False)
-    if units:
-        dataset.attrs["units"] = units
+    dataset.attrs["units"] = units  # "" says that it is a number
 
 
 def _strings(group: h5py.Group, name: str, texts: list[str]) -> None:

@@ -276,6 +276,7 @@ def _write_head(file: h5py.File, settings: Settings, tables: Tables) -> None:
     for name, values in tables.frames.items():
         _dataset(frames, name, values)
     frames["points"].attrs["long_name"] = "harvested points per frame"
+    frames["points"].attrs["units"] = ""
 
     shell = _group(entry, "shell")
     for name, value in tables.shell.items():
