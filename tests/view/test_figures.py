@@ -253,7 +253,7 @@ def test_pictures_have_stable_names():
         CentralPlanes.of_cubes((1, 0, 2), axis, values, values),
         CentralPlanes.of_cubes((1, -1, 2), axis, values, values, angle=11.0),
     ]
-    drawings = list(figures(fit_of(1), planes))
+    drawings = list(figures(fit_of(2), planes))
     assert [drawing.name for drawing in drawings] == [
         "planes_1",
         "profiles_1",
@@ -265,8 +265,19 @@ def test_pictures_have_stable_names():
         "planes_1_0_2",
         "planes_1_-1_2_11.00",
         "profiles_1_0_2_10.00",
+        "profiles_1_-1_2_11.00",
     ]
+    assert [drawing.one_spot for drawing in drawings] == [False] * 7 + [True] * 4
     assert all(drawing.title and drawing.caption.endswith(".") for drawing in drawings)
+
+
+def test_only_the_worst_of_many_spots_have_planes_of_their_own():
+    axis, values = cube(12)
+    fit = fit_of(MOST + 1)
+    planes = [CentralPlanes.of_cubes(hkl, axis, values, values) for hkl in fit.spots.hkl[[0, 1]]]
+    names = (drawing.name for drawing in figures(fit, planes) if drawing.one_spot)
+    assert next(names) == "planes_1_-1_2"
+    assert next(names) == "profiles_1_-1_2_11.00"
 
 
 @pytest.mark.parametrize("draw", [pulls, slowness_sections, lambda fit: spot_profiles(fit, 0)])

@@ -64,12 +64,15 @@ class Drawing:
     caption : str
         What is shown, and how to read it.
     figure : Figure
+    one_spot : bool
+        One of many of its kind, and on a contact sheet too.
     """
 
     name: str
     title: str
     caption: str
     figure: Figure
+    one_spot: bool = False
 
 
 def figures(fit: FitFile, planes: Sequence[CentralPlanes] | None = None) -> Iterator[Drawing]:
@@ -86,8 +89,8 @@ def figures(fit: FitFile, planes: Sequence[CentralPlanes] | None = None) -> Iter
     Drawing
         Named ``planes_1`` … (contact sheets of the central planes), ``profiles_1`` … (contact sheets of the radial
         profiles), ``pulls``, ``worst_spots``, ``correlations`` (where two or more constants were fitted), ``slowness``
-        and ``young_modulus`` (where the tensor is stable), ``planes_h_k_l`` or ``planes_h_k_l_angle`` for each of
-        `planes`, and ``profiles_h_k_l_angle`` for each spot, `MOST` at most.
+        and ``young_modulus`` (where the tensor is stable), and of `MOST` spots at most
+        ``planes_h_k_l`` or ``planes_h_k_l_angle``, of those in `planes`, and ``profiles_h_k_l_angle``.
     """
     for number, figure in enumerate(planes_sheets(planes or [], fit.shell), start=1):
         yield Drawing(f"planes_{number}", "Data and simulation", CAPTIONS["planes_sheet"], figure)
@@ -101,12 +104,15 @@ def figures(fit: FitFile, planes: Sequence[CentralPlanes] | None = None) -> Iter
         yield Drawing("slowness", "Surfaces", CAPTIONS["slowness"], slowness_sections(fit))
         yield Drawing("young_modulus", "Surfaces", CAPTIONS["young_modulus"], young_surface(fit))
     nodes = {tuple(int(i) for i in hkl): node for hkl, node in zip(fit.spots.hkl, fit.spots.centre, strict=True)}
+    pictured = pictured_spots(fit)
+    shown = {tuple(int(i) for i in fit.spots.hkl[row]) for row in pictured}
     for spot in planes or []:
-        figure = central_planes(spot, fit.shell, nodes.get(spot.hkl))
-        yield Drawing(_name("planes", spot.hkl, spot.angle), "Central planes", CAPTIONS["planes"], figure)
-    for row in pictured_spots(fit):
+        if spot.hkl in shown:
+            figure = central_planes(spot, fit.shell, nodes[spot.hkl])
+            yield Drawing(_name("planes", spot.hkl, spot.angle), "Central planes", CAPTIONS["planes"], figure, True)
+    for row in pictured:
         name = _name("profiles", fit.spots.hkl[row], float(fit.spots.angle[row]))
-        yield Drawing(name, "Profiles of the spots", CAPTIONS["profiles"], spot_profiles(fit, row))
+        yield Drawing(name, "Profiles of the spots", CAPTIONS["profiles"], spot_profiles(fit, row), True)
 
 
 def pictured_spots(fit: FitFile) -> list[int]:

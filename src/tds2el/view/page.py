@@ -162,7 +162,8 @@ def figure(png: bytes, caption: str, alternative: str, dpi: float) -> str:
     return "\n".join(
         [
             "<figure>",
-            f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(alternative)}">',
+            f'<img{_classes("tall" if height > width else "")} src="data:image/png;base64,{data}" width="{width}" '
+            f'height="{height}" alt="{escape(alternative)}">',
             f"<figcaption>{escape(caption)}</figcaption>",
             "</figure>",
         ]

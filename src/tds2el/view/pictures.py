@@ -34,12 +34,15 @@ class Picture:
     subject : str
         What this picture is about, such as a spot and its numbers; "" where the title says it.
     png : bytes
+    one_spot : bool
+        One of many of its kind, and on a contact sheet too.
     """
 
     title: str
     caption: str
     subject: str
     png: bytes
+    one_spot: bool = False
 
 
 def draw_pictures(fit: FitFile, folder: Path, planes: Sequence[CentralPlanes] | None = None) -> list[Picture]:
@@ -67,7 +70,9 @@ def draw_pictures(fit: FitFile, folder: Path, planes: Sequence[CentralPlanes] | 
         for drawing in figures(fit, planes):
             path = folder / f"{drawing.name}.png"
             save(drawing.figure, path)
-            drawn.append(Picture(drawing.title, drawing.caption, _subject(drawing.figure), _small(path)))
+            drawn.append(
+                Picture(drawing.title, drawing.caption, _subject(drawing.figure), _small(path), drawing.one_spot)
+            )
             stage.update()
     return drawn
 
@@ -79,10 +84,13 @@ def _subject(figure: Figure) -> str:
 
 
 def _small(path: Path) -> bytes:
-    """The PNG with a palette: a third of the size, and a page with many pictures can be mailed."""
+    """The PNG with a palette: a third of the size, so that a page with many pictures can be mailed.
+
+    The method is the one that leaves no colour far off, however rare it is.
+    """
     from PIL import Image
 
     small = io.BytesIO()
     with Image.open(path) as image:
-        image.convert("RGB").quantize(COLOURS).save(small, "PNG", optimize=True)
+        image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(small, "PNG", optimize=True)
     return small.getvalue()

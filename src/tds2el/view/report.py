@@ -310,17 +310,16 @@ def _moduli(fit: FitFile) -> list[str]:
 
 
 def _pictures(pictures: Sequence[Picture]) -> list[str]:
-    """Kind by kind; what there is for many spots is shown when asked for."""
+    """Kind by kind; those of single spots are shown when asked for."""
     parts = []
-    for title, kind in groupby(pictures, lambda picture: picture.title):
-        parts.append(heading(title))
-        for caption, group in groupby(kind, lambda picture: picture.caption):
-            alike = list(group)
-            if len(alike) == 1:
-                parts.append(figure(alike[0].png, caption, f"{title}: {alike[0].subject or caption}", DPI))
-                continue
-            several = [figure(p.png, p.subject.partition(":")[0], f"{title}: {p.subject}", DPI) for p in alike]
-            parts += [paragraph(caption), details(f"{len(alike)} pictures", several, "screen")]
+    for (title, one_spot), kind in groupby(pictures, lambda picture: (picture.title, picture.one_spot)):
+        shown = list(kind)
+        if one_spot:
+            images = [figure(p.png, p.subject.partition(":")[0], f"{title}: {p.subject}", DPI) for p in shown]
+            parts.append(details(f"{title}: {len(shown)} pictures", [paragraph(shown[0].caption), *images], "screen"))
+        else:
+            images = [figure(p.png, p.caption, f"{title}: {p.subject or p.caption}", DPI) for p in shown]
+            parts += [heading(title), *images]
     return parts
 
 
