@@ -13,7 +13,7 @@ import pytest
 import tds2el
 from tds2el.parallel import environment_without_launcher
 
-HEAVY = {"numpy", "scipy", "h5py", "fabio", "gemmi", "matplotlib", "mpi4py", "pyopencl", "tqdm", "tds2el._core"}
+HEAVY = {"numpy", "scipy", "h5py", "fabio", "gemmi", "matplotlib", "mpi4py", "PIL", "pyopencl", "tqdm", "tds2el._core"}
 # Put before a program: what it names cannot be imported.
 WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['mpi4py', 'pyopencl']));"
 
@@ -61,6 +61,8 @@ def test_data_files_are_installed(distribution: metadata.Distribution) -> None:
     package = resources.files("tds2el")
     assert package.joinpath("py.typed").is_file()
     assert package.joinpath("_core.pyi").is_file()
+    assert package.joinpath("view", "report.css").is_file()
+    assert package.joinpath("view", "report.js").is_file()
     sources = Path(__file__).parents[1] / "kernels"
     for source in [*sources.glob("*.cl"), *sources.glob("*.h")]:
         assert package.joinpath("kernels", source.name).read_bytes() == source.read_bytes()
