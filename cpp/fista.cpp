@@ -14,43 +14,18 @@
 #include <memory>
 #include <new>
 #include <stdexcept>
-#include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
+#include "team.h"
 #include "wide.h"
 
 namespace py = pybind11;
-
-#if defined(__GNUC__)
-#define TDS2EL_PREFETCH(address) __builtin_prefetch(address)
-#else
-#define TDS2EL_PREFETCH(address)
-#endif
 
 namespace {
 
 template <class T> using dense = py::array_t<T, py::array::c_style | py::array::forcecast>;
 using Axes = std::array<std::int64_t, 3>;
-
-// Calls task(i, thread) for i = first, first + stride, … below end.
-template <class Task>
-void for_each_parallel(std::int64_t first, std::int64_t stride, std::int64_t end, int threads, const Task &task) {
-    std::atomic<std::int64_t> next{first};
-    const auto work = [&](int thread) {
-        for (std::int64_t i; (i = next.fetch_add(stride)) < end;) task(i, thread);
-    };
-    std::vector<std::thread> others;
-    others.reserve(static_cast<std::size_t>(threads));
-    try {
-        for (int t = 1; t < std::min<std::int64_t>(threads, (end - first + stride - 1) / stride); ++t)
-            others.emplace_back(work, t);
-    } catch (const std::system_error &) {  // the system gives no more threads: those there do the work
-    }
-    work(0);
-    for (std::thread &other : others) other.join();
-}
 
 // Functions on rows go in steps of so many values, and a row has as many zeros before and after.
 constexpr int lanes = 16;
@@ -109,7 +84,7 @@ TDS2EL_WIDE void add_moments(const double *f, double *sums) {
         for (int b = 0; b < 9; ++b) sums[9 * a + b] += p[0][a] * plane[b];
 }
 
-// So many values together; the compiler splits them as the machine needs.
+// So many values together; GCC and Clang split them as the machine needs.
 using Lanes = float __attribute__((vector_size(lanes * sizeof(float))));
 using LanesInMemory = float __attribute__((vector_size(lanes * sizeof(float)), aligned(alignof(float)), may_alias));
 const LanesInMemory &at(const float *p) { return *reinterpret_cast<const LanesInMemory *>(p); }
@@ -122,8 +97,8 @@ struct CoupledRows {
     std::array<const float *, 4> x_following, preceding, x_preceding;
 };
 
-// out += AᵀA x along a row. Each block of couplings is read as it lies in memory, once for the row and once for each
-// following one; what a node gives to its neighbours k+1 and k−1 waits in `up` and `down`.
+// out += AᵀA x along a row. Memory is what limits it: each block of couplings is read as it lies there, once for the
+// row and once for each following one; what a node gives to its neighbours k+1 and k−1 waits in `up` and `down`.
 TDS2EL_WIDE void add_couplings(std::int64_t first, std::int64_t end, const CoupledRows &rows, float *__restrict up,
                                float *__restrict down, float *__restrict out) {
     up[first - 1] = 0;
@@ -185,7 +160,8 @@ class CubeSolver {
   public:
     CubeSolver(const dense<double> &q, const dense<float> &values, double half_width, std::int64_t n, double beta,
                int threads)
-        : n_(n), pitch_((n + lanes - 1) / lanes * lanes + lanes), half_width_(half_width), beta_(beta), threads_(threads) {
+        : n_(n), pitch_((n + lanes - 1) / lanes * lanes + lanes), half_width_(half_width), beta_(beta),
+          threads_(threads), team_(threads) {
         if (n < 2 || n > 2048) throw std::invalid_argument("a cube has 2 to 2048 nodes per edge");
         if (!(half_width > 0) || !std::isfinite(half_width)) throw std::invalid_argument("half_width must be positive");
         if (!(beta >= 0) || !std::isfinite(beta)) throw std::invalid_argument("beta must be 0 or positive");
@@ -282,7 +258,7 @@ class CubeSolver {
         std::vector<std::uint16_t> layer_of(static_cast<std::size_t>(n_points));
         std::vector<std::int64_t> offsets(static_cast<std::size_t>(chunks * layers));
         std::atomic<std::int64_t> outside{0}, not_finite{0};
-        for_each_parallel(0, 1, chunks, threads_, [&](std::int64_t c, int) {
+        team_.loop(0, 1, chunks, [&](std::int64_t c, int) {
             for (std::int64_t p = c * chunk; p < std::min(n_points, (c + 1) * chunk); ++p) {
                 const double *v = q + 3 * p;
                 const float *y = values + columns_ * p;
@@ -313,7 +289,7 @@ class CubeSolver {
             starts[static_cast<std::size_t>(l + 1)] = total;
         }
         std::vector<std::uint32_t> order(static_cast<std::size_t>(total));
-        for_each_parallel(0, 1, chunks, threads_, [&](std::int64_t c, int) {
+        team_.loop(0, 1, chunks, [&](std::int64_t c, int) {
             for (std::int64_t p = c * chunk; p < std::min(n_points, (c + 1) * chunk); ++p) {
                 const std::uint16_t layer = layer_of[static_cast<std::size_t>(p)];
                 if (layer == dropped) continue;
@@ -327,14 +303,14 @@ class CubeSolver {
         for (auto &s : sums) s.resize(static_cast<std::size_t>(layers * layers * per_cell));
         std::vector<double> squares(static_cast<std::size_t>(layers * columns_), 0.0);
         for (std::int64_t parity = 0; parity < 2; ++parity)
-            for_each_parallel(parity, 2, layers, threads_, [&](std::int64_t l, int thread) {
+            team_.loop(parity, 2, layers, [&](std::int64_t l, int thread) {
                 double *cells = sums[static_cast<std::size_t>(thread)].data();
                 const auto *first = order.data() + starts[static_cast<std::size_t>(l)];
                 const auto *last = order.data() + starts[static_cast<std::size_t>(l + 1)];
                 for (const auto *p = first; p < last; ++p) {
                     const std::int64_t ahead = last - p > prefetch_distance ? p[prefetch_distance] : *p;
-                    TDS2EL_PREFETCH(q + 3 * ahead);
-                    TDS2EL_PREFETCH(values + columns_ * ahead);
+                    __builtin_prefetch(q + 3 * ahead);
+                    __builtin_prefetch(values + columns_ * ahead);
                     add_point(q + 3 * std::int64_t{*p}, values + columns_ * std::int64_t{*p}, cells, per_cell,
                               squares.data() + l * columns_);
                 }
@@ -401,7 +377,7 @@ class CubeSolver {
     // The largest row sum of |AᵀA + 2β∇ᵀ∇|, an upper bound of the largest eigenvalue. All of AᵀA is ≥ 0.
     double gershgorin() const {
         std::vector<double> largest(static_cast<std::size_t>(n_), 0.0);
-        for_each_parallel(0, 1, n_, threads_, [&](std::int64_t i, int) {
+        team_.loop(0, 1, n_, [&](std::int64_t i, int) {
             double most = 0;
             for (std::int64_t j = 0; j < n_; ++j)
                 for (std::int64_t k = 0; k < n_; ++k) most = std::max(most, row_sum({i, j, k}));
@@ -437,7 +413,7 @@ class CubeSolver {
 
     void iterate() {
         const auto momentum = static_cast<float>(momentum_), step = static_cast<float>(1 / bound_);
-        for_each_parallel(0, 1, n_, threads_, [&](std::int64_t i, int) {
+        team_.loop(0, 1, n_, [&](std::int64_t i, int) {
             for (std::int64_t r = i * n_; r < (i + 1) * n_; ++r) {
                 step_row(n_, momentum, step, gradient_.row(r), other_.row(r), v_.row(r), x_.row(r));
                 close_ends(r);
@@ -445,7 +421,7 @@ class CubeSolver {
         });
         // f(x) − f(x before) = ½ (x − x before)·(g + g before): exact for a quadratic, and free of cancellation.
         std::vector<double> rises(static_cast<std::size_t>(n_));
-        for_each_parallel(0, 1, n_, threads_, [&](std::int64_t i, int thread) {
+        team_.loop(0, 1, n_, [&](std::int64_t i, int thread) {
             double sum = 0;
             for (std::int64_t r = i * n_; r < (i + 1) * n_; ++r) {
                 gradient_row(i, r - i * n_, waiting_.row(2 * thread), waiting_.row(2 * thread + 1), other_.row(r));
@@ -470,7 +446,7 @@ class CubeSolver {
 
     // Back to where the objective was lower, at rest.
     void undo_step() {
-        for_each_parallel(0, 1, n_, threads_, [&](std::int64_t i, int) {
+        team_.loop(0, 1, n_, [&](std::int64_t i, int) {
             for (std::int64_t r = i * n_; r < (i + 1) * n_; ++r) {
                 float *x = x_.row(r), *v = v_.row(r);
                 for (std::int64_t k = 0; k < n_; ++k) x[k] -= std::exchange(v[k], 0.0F);
@@ -511,6 +487,7 @@ class CubeSolver {
     std::int64_t n_, pitch_, columns_ = 0, column_ = -1;
     double half_width_, beta_;
     int threads_;
+    mutable Team team_;
     std::int64_t outside_ = 0, not_finite_ = 0, restarts_ = 0;
     std::vector<std::int32_t> nearest_;
     std::vector<Span> spans_;

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from tds2el._core import CubeSolver
 
-# Node updates between two looks at signals: about a tenth of a second on one core.
-BLOCK = 5_000_000
+# Updates of a node between two looks at signals: less than a tenth of a second on one core.
+BLOCK = 10_000_000
 
 
 class CubeInterpolator:
