@@ -102,7 +102,7 @@ def realisation(folder: Path, scan: Scan, seed: int, device: str | None, process
             settings.fit,
             temperature=scan.Temperature,
             density=scan.density,
-            ranks_on_node=processes,
+            cores=World(size=processes, node_size=processes).cores,
         ).result
     shutil.rmtree(own)
     if not result.converged:

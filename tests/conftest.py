@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from tds2el.model.device import limit_threads, select_device
+from tds2el.model.device import select_device
 from tds2el.model.engine import Columns, Points
 from tds2el.model.numpy_engine import model_columns
 from tds2el.model.quantum import quantum_sum
@@ -57,12 +57,10 @@ def simulated_points() -> Callable[..., Points]:
 @pytest.fixture(scope="session")
 def cpu():
     """The OpenCL CPU device: part of the test requirements, so its absence is a failure."""
-    limit_threads(1)
     return select_device("CPU")
 
 
 @pytest.fixture(scope="session")
 def device():
     """The device under test: the CPU, or what TDS2EL_TEST_DEVICE names (`device` option syntax)."""
-    limit_threads(1)
     return select_device(os.environ.get("TDS2EL_TEST_DEVICE", "CPU"))

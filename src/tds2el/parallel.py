@@ -48,6 +48,11 @@ class World:
     node_size: int = 1
     comm: Any = None
 
+    @property
+    def cores(self) -> int:
+        """Cores for this rank: those that it may use, shared among the ranks of the node."""
+        return max(1, len(os.sched_getaffinity(0)) // self.node_size)
+
     def agree(self, error: Exception | None) -> None:
         """Raise the error of the lowest failing rank on every rank (collective).
 

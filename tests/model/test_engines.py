@@ -9,6 +9,7 @@ from tds2el.model.device import limit_threads, make_engine, select_device
 from tds2el.model.engine import Columns, Points, State
 from tds2el.model.numpy_engine import NumpyEngine, counting_terms
 from tds2el.model.opencl_engine import OpenCLEngine
+from tds2el.parallel import World
 
 from .conftest import CALCITE, CALCITE_BASIS
 
@@ -137,7 +138,7 @@ def test_broken_cpu_driver_is_one_clear_line(monkeypatch, cpu, tmp_path):
 def test_threads_are_shared_by_the_ranks_of_a_node(monkeypatch):
     monkeypatch.delenv("POCL_MAX_PTHREAD_COUNT", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    limit_threads(4)
+    limit_threads(World(size=4, node_size=4).cores)
     import os
 
     assert os.environ["POCL_MAX_PTHREAD_COUNT"] == "2"

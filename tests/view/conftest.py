@@ -92,6 +92,7 @@ def _fit(**changes: object) -> FitFile:
             converged=True,
         ),
         deviance=1.1e6,
+        chi2=1.0e6,
         dof=1_000_000,
         point_group="1~,3(z),2(y)",
         system="trigonal",

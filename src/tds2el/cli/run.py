@@ -120,7 +120,7 @@ def _check_fit(settings: Settings, world: World) -> None:
     if settings.fit.CGUESS is not None:
         constants_from_guess(settings.fit.CGUESS, structure)
         if world.rank == 0 and settings.fit.device != "numpy":
-            select_device(settings.fit.device, world.node_size)
+            select_device(settings.fit.device, world.cores)
 
 
 def _symmetry(crystal: CrystalSettings, cell: Cell) -> tuple[PointGroup, TensorStructure]:
@@ -166,7 +166,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
             settings.fit,
             temperature=crystal.Temperature,
             density=crystal.density,
-            ranks_on_node=world.node_size,
+            cores=world.cores,
             started=lambda engine: log.info(
                 "%d points of %d spots on %s", data.points.sizes.sum(), len(data.blobs), engine.description
             ),
@@ -201,7 +201,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     if settings.view.visSim:
         from tds2el.view.cubes import CUBES, write_cubes
 
-        write_cubes(folder / CUBES, outcome, context, settings.view, settings.harvest.collectSpots)
+        write_cubes(folder / CUBES, outcome, context, settings.view, settings.harvest.collectSpots, threads=world.cores)
         log.info("data and simulation on cubes in %s", folder / CUBES)
     if settings.run.report:
         from tds2el.view.report import REPORT, make_report

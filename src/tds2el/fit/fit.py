@@ -49,7 +49,7 @@ def fit(
     *,
     temperature: float,
     density: float,
-    ranks_on_node: int = 1,
+    cores: int | None = None,
     started: Callable[[Engine], None] | None = None,
     report: Callable[[Iteration], None] | None = None,
 ) -> Fit:
@@ -63,8 +63,8 @@ def fit(
         doMinimisation, ftol, scale, relative_error and device are used.
     temperature, density : float
         K and g/cm³.
-    ranks_on_node : int
-        Processes that share this node's cores.
+    cores : int, optional
+        Threads that a CPU device may use; by default one for each core of this process.
     started : callable, optional
         Called with the engine once the points are on the device.
     report : callable, optional
@@ -80,7 +80,7 @@ def fit(
         temperature=temperature,
         density=density,
         relative_error=settings.relative_error,
-        ranks_on_node=ranks_on_node,
+        cores=cores,
     )
     if started is not None:
         started(engine)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FIT_FILE = "tds2el_fit.h5"
 FORMAT = "tds2el fit"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 1
 
 INTENSITY = "counts per unit correction"
 Q_UNIT = "1/angstrom"
@@ -203,7 +203,7 @@ def write_provenance(entry: h5py.Group, result: FitResult, context: FitContext) 
     for cause, number in context.lost.items():
         _dataset(conditions, f"lost_{cause}", np.asarray(number), "")
     statistics = _group(entry, "statistics", "NXcollection")
-    statistics["deviance"], statistics["dof"] = result.deviance, result.dof
+    statistics["deviance"], statistics["chi2"], statistics["dof"] = result.deviance, result.chi2, result.dof
 
 
 def _write_curve(

@@ -131,7 +131,7 @@ class FitFile:
     spots : SpotTable
     profiles : Profiles
     iterations : IterationTable
-    deviance, dof : float, int
+    deviance, chi2, dof : float, float, int
         Over the spots that were not left out.
     point_group, system : str
     cell : ndarray, shape (6,)
@@ -167,6 +167,7 @@ class FitFile:
     profiles: Profiles
     iterations: IterationTable
     deviance: float
+    chi2: float
     dof: int
     point_group: str
     system: str
@@ -248,6 +249,7 @@ def _read(path: Path, entry: h5py.Group) -> FitFile:
         profiles=_profiles(entry["profiles"]),
         iterations=_iterations(entry["iterations"]),
         deviance=float(statistics["deviance"][()]),
+        chi2=float(statistics["chi2"][()]),
         dof=int(statistics["dof"][()]),
         point_group=_string(conditions["point_group"]),
         system=_string(conditions["system"]),

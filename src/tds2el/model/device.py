@@ -17,6 +17,7 @@ from tds2el.errors import InputError
 from tds2el.model.engine import Columns, Engine, Points
 from tds2el.model.numpy_engine import NumpyEngine
 from tds2el.model.opencl_engine import OpenCLEngine
+from tds2el.parallel import World
 
 
 def make_engine(
@@ -27,7 +28,7 @@ def make_engine(
     temperature: float,
     density: float,
     relative_error: float = 0.0,
-    ranks_on_node: int = 1,
+    cores: int | None = None,
 ) -> Engine:
     """The engine that the option `device` names, with the points on it.
 
@@ -41,18 +42,18 @@ def make_engine(
         K and g/cm³.
     relative_error : float
         ε in the variance m + (ε m)².
-    ranks_on_node : int
+    cores : int, optional
         As `select_device` takes it.
     """
     if choice == "numpy":
         return NumpyEngine(points, columns, temperature=temperature, density=density, relative_error=relative_error)
-    device = select_device(choice, ranks_on_node)
+    device = select_device(choice, cores)
     return OpenCLEngine(
         device, points, columns, temperature=temperature, density=density, relative_error=relative_error
     )
 
 
-def select_device(choice: str | None, ranks_on_node: int = 1) -> Any:
+def select_device(choice: str | None, cores: int | None = None) -> Any:
     """The OpenCL device that `choice` names.
 
     Parameters
@@ -60,8 +61,8 @@ def select_device(choice: str | None, ranks_on_node: int = 1) -> Any:
     choice : str or None
         None: what PYOPENCL_CTX says, else the first GPU, else the first CPU. "GPU", "CPU": the first such device.
         "platform:device": indices, or parts of the names.
-    ranks_on_node : int
-        CPU devices get the cores this process may use divided by this number.
+    cores : int, optional
+        Threads that a CPU device may use; by default one for each core of this process.
 
     Returns
     -------
@@ -72,7 +73,7 @@ def select_device(choice: str | None, ranks_on_node: int = 1) -> Any:
     InputError
         No OpenCL, no such device, or a CPU device that cannot build a kernel.
     """
-    limit_threads(ranks_on_node)
+    limit_threads(World().cores if cores is None else cores)
     try:
         import pyopencl as cl
     except ImportError as error:
@@ -106,10 +107,9 @@ def select_device(choice: str | None, ranks_on_node: int = 1) -> Any:
     return device
 
 
-def limit_threads(ranks_on_node: int) -> None:
+def limit_threads(cores: int) -> None:
     """Give PoCL this rank's share of the cores; it reads the variable at its first call."""
-    share = max(1, len(os.sched_getaffinity(0)) // max(1, ranks_on_node))
-    os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", str(share))
+    os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", str(cores))
 
 
 def _find(choice: str | None, platforms: list[tuple[Any, list[Any]]], cl: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,7 +79,7 @@ def simulate_scan(
         write_cbf(folder / "frames" / frame_name(frame), draw_counts(virtual, frame), _header(virtual, frame))
 
     def write_frames() -> None:
-        threads = max(1, len(os.sched_getaffinity(0)) // world.node_size)
+        threads = world.cores
         with ThreadPoolExecutor(threads) as pool:
             for _ in progress(pool.map(write_frame, range(first, last)), last - first):
                 pass

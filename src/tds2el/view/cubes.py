@@ -112,7 +112,15 @@ def cube_points(fit: Fit, parts: Sequence[Part]) -> tuple[Array, Array]:
     return np.concatenate(q), np.concatenate(values)
 
 
-def write_cubes(path: Path, fit: Fit, context: FitContext, view: ViewSettings, spots: Sequence[HKL] | None) -> None:
+def write_cubes(
+    path: Path,
+    fit: Fit,
+    context: FitContext,
+    view: ViewSettings,
+    spots: Sequence[HKL] | None,
+    *,
+    threads: int | None = None,
+) -> None:
     """Interpolate every spot and write the cubes; after Ctrl-C the spots that are done are kept.
 
     Parameters
@@ -125,6 +133,8 @@ def write_cubes(path: Path, fit: Fit, context: FitContext, view: ViewSettings, s
         testSpot_N, testSpot_beta, testSpot_Niter.
     spots : sequence of hkl, optional
         As `fold` takes them.
+    threads : int, optional
+        As `CubeInterpolator` takes them.
 
     Raises
     ------
@@ -149,7 +159,7 @@ def write_cubes(path: Path, fit: Fit, context: FitContext, view: ViewSettings, s
             try:
                 for done, (hkl, parts) in enumerate(cubes.items()):
                     note = f"spot {done + 1} of {len(cubes)}, {_name(hkl)}"
-                    _write_spot(entry, hkl, parts, fit, view, partial(stage.update, note=note))
+                    _write_spot(entry, hkl, parts, fit, view, threads, partial(stage.update, note=note))
                 done = len(cubes)
             except KeyboardInterrupt:
                 interrupted = True
@@ -207,10 +217,11 @@ def _write_spot(
     parts: Sequence[Part],
     fit: Fit,
     view: ViewSettings,
+    threads: int | None,
     progress: Callable[[int], object],
 ) -> None:
     q, values = cube_points(fit, parts)
-    solver = CubeInterpolator(q, values, fit.data.points.q_max, view.testSpot_N, view.testSpot_beta)
+    solver = CubeInterpolator(q, values, fit.data.points.q_max, view.testSpot_N, view.testSpot_beta, threads)
     data, simulation = solver.solve(view.testSpot_Niter, progress)
     name = "spot_{}_{}_{}".format(*hkl)
     spot = entry.create_group(name)

@@ -146,7 +146,7 @@ def _glance(fit: FitFile) -> Iterator[tuple[str, str]]:
     passes = len(fit.iterations.deviance)
     state = "converged" if fit.iterations.converged else "NOT converged"
     yield "Simulation" if constants.simulated else "Fit", f"{state} in {passes} passes"
-    yield "Deviance/dof", f"{fit.deviance / fit.dof:.4f}"
+    yield "Chi²/dof", f"{fit.chi2 / fit.dof:.4f}"
     left_out = f", {spots.left_out.sum()} left out" if spots.left_out.any() else ""
     yield "Spots", f"{len(spots.hkl)}{left_out}"
     yield "Points", _thousands(spots.points.sum())
