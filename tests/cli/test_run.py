@@ -392,3 +392,27 @@ def test_help_and_version(process, scan):
     nothing = process([], scan.folder)
     assert nothing.code == 2
     assert "usage: tds2el input.par" in nothing.out + nothing.err
+
+
+def test_a_run_with_nothing_to_do_says_so(run, scan):
+    outcome = run("scan/input.par", "--set", "load_from_file=scan/harvest.h5")
+    assert outcome.code == 0
+    assert "nothing to do with the harvest: set fitSpots = True" in outcome.err
+    outcome = run("scan/input.par", "--set", "load_from_file=scan/harvest.h5", "fitSpots=1", "doMinimisation=1")
+    assert outcome.code == 0
+    assert "nothing was fitted: CGUESS is not given" in outcome.err
+
+
+def test_a_scan_without_bragg_peaks_is_suspected(run, scan):
+    import fabio
+
+    from tds2el.simulate.cbf import write_cbf
+
+    for path in (scan.folder / "frames").glob("*.cbf"):
+        with fabio.open(path) as image:
+            header = image.header["_array_data.header_contents"].splitlines()
+            write_cbf(path, np.minimum(image.data, 1000), [line.removeprefix("# ") for line in header])
+    outcome = run("scan/input.par")
+    assert outcome.code == 0
+    assert "no Bragg peak was seen" in outcome.err
+    assert "direct beam at row 60.0, column 50.5; are the origins exchanged?" in outcome.err

@@ -126,6 +126,26 @@ def test_spot_table_gives_pearson_chi2_per_degree_of_freedom(held):
     assert float(row[-1]) == pytest.approx(held.spots.chi2[0] / 1498, abs=5e-4)
 
 
+def test_a_model_that_misses_something_is_suspected(held, context):
+    assert not any("misses something" in w for w in result_warnings(held, context))
+    clustered = held.errors.poisson * [np.nan, 1, 2, 1, 7.5, 1]
+    spread = dataclasses.replace(held, errors=dataclasses.replace(held.errors, clustered=clustered))
+    assert [w for w in result_warnings(spread, context) if "misses something" in w] == [
+        "σ of A13 clustered by spot is 7.5 times that of the counts: the model misses something in whole spots; "
+        "check the symmetry, the geometry, the centres and the masks"
+    ]
+
+
+def test_many_spots_without_a_halo_point_to_the_geometry(held, context):
+    def suspects(number):
+        left_out = np.arange(len(held.spots.hkl)) < number
+        result = dataclasses.replace(held, spots=dataclasses.replace(held.spots, left_out=left_out))
+        return [w for w in result_warnings(result, context) if "are the origins exchanged?" in w]
+
+    assert suspects(1) == []
+    assert "direct beam at row 512.2, column 498.5" in suspects(4)[0]
+
+
 def test_defaults_are_a_warning_only_while_the_quantum_term_matters(held, context):
     def about_density(term, given):
         there = dataclasses.replace(context, quantum_term=term, given=frozenset(given))

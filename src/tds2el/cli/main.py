@@ -63,6 +63,9 @@ def _run(command: ModuleType, name: str, words: list[str]) -> int:
             logging.getLogger("tds2el").debug("error: %s", error)  # for the log file, if there is one by now
         return BAD_INPUT
     except KeyboardInterrupt:
+        if world.rank == 0:
+            print("tds2el: interrupted; files that were not finished are as they were before", file=sys.stderr)
+            logging.getLogger("tds2el").debug("interrupted")
         # Perhaps nobody told the other ranks, which would wait for this one for ever.
         if world.comm is not None:
             world.comm.Abort(INTERRUPTED)

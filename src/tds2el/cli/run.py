@@ -105,6 +105,8 @@ def _evaluate(settings: Settings, harvest_file: Path, world: World) -> None:
             log.info("%s", harvest_table(harvest))
         if settings.run.fitSpots:
             _fit(settings, harvest, world)
+        elif settings.run.load_from_file is not None and not settings.run.show_hkls:
+            log.warning("nothing to do with the harvest: set fitSpots = True to fit it, or show_hkls = True to list it")
 
 
 def _check_fit(settings: Settings, world: World) -> None:
@@ -150,6 +152,8 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     group, structure = _symmetry(crystal, harvest.cell)
     if settings.fit.CGUESS is None:
         log.info("%s", dry_run_text(structure))
+        if settings.fit.doMinimisation:
+            log.warning("doMinimisation = 1, but nothing was fitted: CGUESS is not given")
         return
 
     constants = constants_from_guess(settings.fit.CGUESS, structure)

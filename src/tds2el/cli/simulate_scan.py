@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tds2el.parallel import World
 
+FEW_SPOTS = 10
+
 HELP = "simulate a scan of a crystal with known constants: frames, mask, monitor and par-files"
 
 
@@ -39,4 +41,10 @@ def run(arguments: argparse.Namespace, world: World) -> None:
         print(
             f"{count} frames of {virtual.scan.shape[0]} × {virtual.scan.shape[1]} pixels; constants in GPa: {constants}"
         )
+        if virtual.scan.collectSpots == "auto" and len(virtual.spots) < FEW_SPOTS:
+            print(
+                f"tds2el: warning: only {len(virtual.spots)} reflections pass as a whole, and a fit wants {FEW_SPOTS}: "
+                "bring the detector nearer, shorten the wavelength, or turn further",
+                file=sys.stderr,
+            )
         print(f"{len(virtual.spots)} reflections to harvest; next: tds2el {input_file}")

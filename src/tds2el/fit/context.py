@@ -17,6 +17,10 @@ QUANTUM_WORTH_A_WARNING = 1e-3
 """Quantum term above which temperature and density must not be left at their defaults."""
 BELOW_FLOOR = 0.01
 """Share of a spot's points below the floor of the model that is worth a warning."""
+CLUSTERED_EXCESS = 3.0
+"""Ratio of the clustered to the counting σ that noise does not give."""
+MANY = 0.25
+"""Part of the spots without a halo that points to the geometry."""
 SHOWN = 6
 
 
@@ -111,6 +115,20 @@ def result_warnings(result: FitResult, context: FitContext) -> list[str]:
     if spots.left_out.any():
         names = _spots(result, np.flatnonzero(spots.left_out))
         warnings.append(f"left out, since no halo with a positive factor was found: {names}")
+        if spots.left_out.mean() > MANY:
+            warnings.append(
+                "many spots show no halo that falls off from their node: check the geometry (direct beam at row "
+                "{:.1f}, column {:.1f}; are the origins exchanged?), the orientation and the cell".format(
+                    *context.direct_beam
+                )
+            )
+    excess = result.errors.clustered / result.errors.poisson
+    if np.isfinite(excess).any() and np.nanmax(excess) > CLUSTERED_EXCESS:
+        worst = int(np.nanargmax(excess))
+        warnings.append(
+            f"σ of {result.constants.names[worst]} clustered by spot is {excess[worst]:.1f} times that of the counts: "
+            "the model misses something in whole spots; check the symmetry, the geometry, the centres and the masks"
+        )
     low = np.flatnonzero(~spots.left_out & (spots.below_floor > BELOW_FLOOR * spots.points))
     if len(low):
         warnings.append(

@@ -307,6 +307,14 @@ def _merge_and_write(settings: Settings, inputs: _Inputs, found: _Found, world: 
         empty = np.setdiff1d(np.arange(len(inputs.hkl)), plan.node[n_points > 0])
         if empty.size:
             logger.warning("no point was harvested of %s", node_names(inputs.hkl[empty]))
+        if not numbers[1].any() and np.isfinite(inputs.threshold):
+            row, column = inputs.geometry.direct_beam()
+            logger.warning(
+                "no pixel of any spot exceeds the threshold, so no Bragg peak was seen: with an unattenuated beam the "
+                "geometry is probably off (direct beam at row %.1f, column %.1f; are the origins exchanged?)",
+                row,
+                column,
+            )
         logger.info(
             "%d blobs in %d frames: %s",
             n_blobs,

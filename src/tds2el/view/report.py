@@ -328,7 +328,7 @@ def _spots(fit: FitFile) -> str:
     spots = fit.spots
     low = 100 * spots.below_floor / spots.points
     columns: dict[str, list[Cell]] = {
-        "Spot": [Number(str(n + 1), n + 1) for n in range(len(spots.hkl))],
+        "Spot": [Number(str(n), n) for n in range(len(spots.hkl))],
         **{name: [Number(str(x), int(x)) for x in spots.hkl[:, i]] for i, name in enumerate("hkl")},
         "Angle, °": [Number(f"{x:.2f}", float(x)) for x in spots.angle],
         "Points": [Number(_thousands(x), int(x)) for x in spots.points],
