@@ -160,7 +160,8 @@ def _conf_file(virtual: VirtualScan) -> str:
         f"{o.name} = {getattr(scan.experiment, o.name)!r}" for o in TABLE["Experiment: beam, goniometer and detector"]
     ]
     lines += [f"{name} = {getattr(scan, name)!r}" for name in ("AA", "BB", "CC", "aAA", "aBB", "aCC")]
-    lines += [f"{name} = {getattr(scan, name)!r}" for name in ("centring", "Temperature", "density")]
+    lines.append(f"centring = {json.dumps(scan.centring)}")
+    lines += [f"{name} = {getattr(scan, name)!r}" for name in ("Temperature", "density")]
     threshold = scan.threshold if scan.threshold is not None else scan.count_cutoff / 2
     lines += [
         "",
@@ -181,7 +182,7 @@ def _input_file(virtual: VirtualScan) -> str:
         'images_postfix = ".cbf"',
         'filter_file = "mask.edf"',
         'normalisation_file = "monitor.txt"',
-        f"ascii_generators = {virtual.scan.ascii_generators!r}",
+        f"ascii_generators = {json.dumps(virtual.scan.ascii_generators)}",
     ]
     return "\n".join(lines) + "\n"
 
