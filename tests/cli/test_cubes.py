@@ -34,7 +34,7 @@ def test_every_spot_has_cubes_that_open_on_the_right_plot(fitted, scan):
         assert plot.signal.shape == (16, 16, 16)
         assert plot.signal.name == f"/entry/{names[0]}/data/data"
         assert plot.plot_style.signal_scale_type == "log"
-        h, k, l = file["entry"][names[0]].attrs["hkl"]  # noqa: E741
+        h, k, l = file["entry"][names[0]].attrs["hkl"]
         assert plot.title.startswith(f"({h} {k} {l})")
         assert [axis.attrs["units"] for axis in plot.axes] == ["1/angstrom"] * 3
         for name in names:

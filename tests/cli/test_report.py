@@ -12,7 +12,7 @@ def test_a_fit_ends_with_a_report_that_can_be_made_again_elsewhere(run, scan, tm
     assert outcome.code == 0, outcome.err
     assert outcome.out.endswith(f"report in {scan.folder}/report.html\n")
     page = (scan.folder / "report.html").read_text(encoding="utf-8")
-    for h, k, l in scan.spots:  # noqa: E741
+    for h, k, l in scan.spots:
         assert re.search(f'"{h}">.*"{k}">.*"{l}">', page)
     names = {path.name for path in (scan.folder / "figures").iterdir()}
     assert {"profiles_1.png", "pulls.png", "worst_spots.png", "correlations.png", "slowness.png"} <= names

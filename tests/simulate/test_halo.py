@@ -59,7 +59,7 @@ def test_image_equals_a_plain_sum(scan_file: Path, mosaicity: float, temperature
     scan, frame = virtual.scan, 13
     row, column = (index.astype(float) for index in np.mgrid[: scan.shape[0] : 6, : scan.shape[1] : 5])
     hkl = np.stack(np.meshgrid(np.arange(-6, 7), np.arange(-6, 7), np.arange(-24, 25)), -1).reshape(-1, 3)
-    h, k, l = hkl.T  # noqa: E741
+    h, k, l = hkl.T
     glide = ((l % 2 == 0) | (h != -k)) & ((l % 2 == 0) | (h != 0)) & ((l % 2 == 0) | (k != 0))
     hkl = hkl[((-h + k + l) % 3 == 0) & glide & hkl.any(axis=1)]
     factor = dict(zip(map(tuple, virtual.hkl.tolist()), virtual.halo_factors, strict=True))

@@ -76,7 +76,7 @@ def _spots(result: FitResult) -> list[str]:
         f"# {'h':>4} {'k':>4} {'l':>4} {'angle':>10} {'points':>9} {'f':>14} {'sigma':>10} {'b':>14} {'sigma':>10}"
         f" {'chi2/dof':>9}",
     ]
-    for n, (h, k, l) in enumerate(spots.hkl):  # noqa: E741
+    for n, (h, k, l) in enumerate(spots.hkl):
         lines.append(
             f"# {h:4d} {k:4d} {l:4d} {spots.angle[n]:10.3f} {spots.points[n]:9d} {spots.factor[n]:14.7g}"
             f" {spots.sigma_factor[n]:10.3g} {spots.baseline[n]:14.7g} {spots.sigma_baseline[n]:10.3g}"

@@ -234,7 +234,7 @@ def spot_table(result: FitResult) -> str:
     """Every spot: points, factor, baseline, χ²/dof, and what is wrong with it."""
     spots = result.spots
     rows = []
-    for n, (h, k, l) in enumerate(spots.hkl):  # noqa: E741
+    for n, (h, k, l) in enumerate(spots.hkl):
         low = spots.below_floor[n] / spots.points[n]
         flags = ["left out"] if spots.left_out[n] else []
         flags += [f"{percent(low)} below floor"] if low > BELOW_FLOOR else []

@@ -8,7 +8,7 @@ from tds2el.harvest.file import LOSSES, HarvestFile
 def harvest_table(harvest: HarvestFile) -> str:
     """The listing of show_hkls: a line for each blob, then the totals with the points lost and why."""
     lines = [" blob     h    k    l      angle         frames      points  above threshold"]
-    for blob, (h, k, l) in enumerate(harvest.hkl):  # noqa: E741
+    for blob, (h, k, l) in enumerate(harvest.hkl):
         frames = f"{harvest.first_frame[blob]}-{harvest.last_frame[blob]}"
         lines.append(
             f"{blob:5d}  {h:4d} {k:4d} {l:4d}  {harvest.angle[blob]:9.3f}  {frames:>13}  "

@@ -69,7 +69,7 @@ def fold(
     group : PointGroup
     left_out : ndarray of bool, shape (n_blobs,)
     """
-    names: list[HKL] = [(int(h), int(k), int(l)) for h, k, l in hkl]  # noqa: E741
+    names: list[HKL] = [(int(h), int(k), int(l)) for h, k, l in hkl]
     listed = set(names if spots is None else spots)
     cubes: dict[HKL, list[Part]] = {}
     for blob, name in enumerate(names):
@@ -77,7 +77,7 @@ def fold(
             cubes.setdefault(name, []).append(Part(blob, np.eye(3)))
             continue
         for turn, images in zip(group.operations, group.hkl_operations, strict=True):
-            h, k, l = (int(i) for i in images @ hkl[blob])  # noqa: E741
+            h, k, l = (int(i) for i in images @ hkl[blob])
             if (h, k, l) in listed:
                 cubes.setdefault((h, k, l), []).append(Part(blob, turn))
                 break

@@ -77,7 +77,7 @@ class CentralPlanes:
         Of an HDF5 dataset only the planes are read. With an even number of nodes no node lies at zero, and the two
         planes beside it are averaged. `points` is the number of points of each voxel.
         """
-        h, k, l = (int(index) for index in hkl)  # noqa: E741
+        h, k, l = (int(index) for index in hkl)
         return cls(
             (h, k, l),
             np.asarray(axis, dtype=float),
