@@ -310,8 +310,8 @@ def _merge_and_write(settings: Settings, inputs: _Inputs, found: _Found, world: 
         if not numbers[1].any() and np.isfinite(inputs.threshold):
             row, column = inputs.geometry.direct_beam()
             logger.warning(
-                "no pixel of any spot exceeds the threshold, so no Bragg peak was seen: if reflections saturate in these "
-                "frames, the geometry is off (direct beam at row %.1f, column %.1f; are the origins exchanged?)",
+                "no pixel of any spot exceeds the threshold, so no Bragg peak was seen: if reflections saturate in "
+                "these frames, the geometry is off (direct beam at row %.1f, column %.1f; are the origins exchanged?)",
                 row,
                 column,
             )
