@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tds2el.corrections import corrections_from_value
 from tds2el.errors import InputError
-from tds2el.parfile import Variable
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Kind:
         reason where `text` does not say enough.
     path
         "file": a path, made absolute against the folder of the file that names it. "prefix": the same for the
-        beginning of paths, which stays a string. "": no path.
+        beginning of paths, which stays a string. "masks": names of files as the third of each entry. "": no path.
     """
 
     text: str
     convert: Callable[[object], object]
-    path: Literal["", "file", "prefix"] = ""
+    path: Literal["", "file", "prefix", "masks"] = ""
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,18 @@ class Option:
             reason = str(error) or f"must be {self.kind.text}"
             colon = "" if reason.startswith("is not available") else ":"
             raise InputError(f"{where}: {self.name} = {short(value)}{colon} {reason}") from None
+        if self.kind.path == "masks" and isinstance(converted, tuple):
+            return tuple((first, last, Path(_absolute(name, folder))) for first, last, name in converted)
         if self.kind.path and isinstance(converted, str):
             # A prefix is not normalised: the slash at the end of "frames/" matters.
-            joined = os.path.join(os.path.abspath(folder), os.path.expanduser(converted))
-            return Path(os.path.abspath(joined)) if self.kind.path == "file" else joined
+            if self.kind.path == "prefix":
+                return os.path.join(os.path.abspath(folder), os.path.expanduser(converted))
+            return Path(_absolute(converted, folder))
         return converted
+
+
+def _absolute(name: str, folder: Path) -> str:
+    return os.path.abspath(os.path.join(os.path.abspath(folder), os.path.expanduser(name)))
 
 
 def short(value: object) -> str:
@@ -247,16 +254,49 @@ def _inactive(value: object) -> object:
     raise ValueError("is not available in this version")
 
 
-def _corrections(value: object) -> object:
+SPOT_LIMITS = {
+    "min_points": (0, math.inf),
+    "min_coverage": (0, 1),
+    "min_signal": (0, math.inf),
+    "max_chi2": (0, math.inf),
+    "max_offset": (0, math.inf),
+    "max_lost_frames": (0, 1),
+}
+"""What spot_filter knows, with the range of each limit."""
+
+
+def _spot_limits(value: object) -> dict[str, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise _NotThisKind
+    for name, limit in value.items():
+        if name not in SPOT_LIMITS:
+            raise ValueError(f"{name!r} is no limit; what there is: {', '.join(SPOT_LIMITS)}")
+        low, high = SPOT_LIMITS[name]
+        if not is_number(limit) or not low <= limit <= high:
+            raise ValueError(f"{name} must be a number not below 0" + (f" and not above {high}" if high == 1 else ""))
+    return {str(name): float(limit) for name, limit in value.items()}
+
+
+def _masks_of_frames(value: object) -> tuple[tuple[int, int, str], ...] | None:
+    if value is None:
+        return None
     if not isinstance(value, list | tuple):
-        return _inactive(value)
-    for entry in value:
-        tied = isinstance(entry, int) and not isinstance(entry, bool) and entry < 0
-        if not tied and entry != Variable(0, 0, 0):
-            raise ValueError("is not available in this version, unless every entry is minimiser.Variable(0, 0, 0)")
-    if len(value) != 14:
-        raise ValueError(f"must have 14 entries, not {len(value)}")
-    return None
+        raise _NotThisKind
+    masks = []
+    for position, entry in enumerate(value, 1):
+        if not isinstance(entry, list | tuple) or len(entry) != 3:
+            raise ValueError(f"entry {position} must be [first frame, last frame, name of a mask]")
+        first, last, name = entry
+        if not all(is_number(x) and x == int(x) for x in (first, last)) or not 0 <= first <= last:
+            raise ValueError(f"entry {position} must have whole numbers 0 <= first <= last")
+        masks.append((int(first), int(last), _text(name)))
+    return tuple(masks)
+
+
+def _spots(value: object) -> object:
+    return value if value == "auto" else _reflections(value)
 
 
 def _only_elastic(value: object) -> bool:
@@ -285,5 +325,8 @@ REFLECTIONS = Kind("a list of reflections [h, k, l]", _reflections)
 START_VALUES = Kind('{"A11": [start, min, max], …}, "auto" or None', _start_values)
 DEVICE = Kind('None, "GPU", "CPU", "numpy" or "platform:device"', _device)
 INACTIVE = Kind("0, False or None (not available in this version)", _inactive)
-CORRECTIONS = Kind("14 times minimiser.Variable(0, 0, 0) (not available in this version)", _corrections)
+CORRECTIONS = Kind("14 times minimiser.Variable(value, min, max) or −n, or a dict by name", corrections_from_value)
+SPOT_FILTER = Kind('{"min_points": 1000, …}, or None', _spot_limits)
+SPOTS = Kind('a list of reflections [h, k, l], or "auto"', _spots)
+MASKS = Kind("a list of [first frame, last frame, name of a mask], or None", _masks_of_frames, "masks")
 ONLY_ELASTIC = Kind("1 (0 is not available in this version)", _only_elastic)

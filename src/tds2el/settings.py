@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from tds2el.corrections import Correction
 from tds2el.errors import InputError
 from tds2el.options import OPTIONS
 from tds2el.sources import Sources, read_sources
@@ -78,7 +79,12 @@ class FrameSettings:
     images_postfix: str
     frame_angle: Literal["number", "header"] | None
     filter_file: Path | None
+    filter_ranges: tuple[tuple[int, int, Path], ...] | None
     normalisation_file: Path | None
+    background_prefix: str | None
+    background_postfix: str
+    background_normalisation_file: Path | None
+    background_exposures: int
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,11 @@ class HarvestSettings:
     DeltaQ_min: float | None
     threshold: float | None
     threshold_action: Literal["frame", "pixel"]
-    collectSpots: tuple[tuple[int, int, int], ...] | None
+    collectSpots: tuple[tuple[int, int, int], ...] | Literal["auto"] | None
+    n_spots: int
+    file_maxima: Path | None
+    REPLICA_COLLECTION: bool
+    centering_file: Path | None
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,13 @@ class FitSettings:
     scale: Literal["auto", "free", "held"]
     relative_error: float
     device: str | None
+    REPLICA: bool
+    A_variables: tuple[Correction, ...] | None
+    fit_centres: bool
+    baseline: Literal["constant", "linear"]
+    background_scale: Literal["monitor", "free"]
+    reject: float | None
+    spot_filter: dict[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -184,6 +201,8 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = ()) -> Sett
         values["output_folder"] = sources.input_file.parent
     values["collectSpots"] = _without_duplicates(values["collectSpots"], where["collectSpots"], warnings)
     _check_presence(sources, values, input_file)
+    if values["collectSpots"] is not None and values["file_maxima"] is not None:
+        warnings.append(f"{where['file_maxima']}: file_maxima is not used: collectSpots ({where['collectSpots']}) wins")
     _check_radii(values, where)
     _check_cell(values, where)
     return Settings(
@@ -218,6 +237,8 @@ def _plain(value: object) -> object:
     """The value in types that JSON knows."""
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Correction):
+        return asdict(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -228,10 +249,10 @@ def _plain(value: object) -> object:
 
 
 def _without_duplicates(
-    spots: tuple[tuple[int, int, int], ...] | None, where: str, warnings: list[str]
-) -> tuple[tuple[int, int, int], ...] | None:
-    if spots is None:
-        return None
+    spots: tuple[tuple[int, int, int], ...] | str | None, where: str, warnings: list[str]
+) -> tuple[tuple[int, int, int], ...] | str | None:
+    if spots is None or isinstance(spots, str):
+        return spots
     unique = tuple(dict.fromkeys(spots))
     if len(unique) < len(spots):
         repeated = next(hkl for hkl in unique if spots.count(hkl) > 1)
@@ -256,6 +277,12 @@ def _check_presence(sources: Sources, values: Mapping[str, Any], input_file: str
             missing.append(f"{option.name} (because of fitSpots)")
         if option.needed == "harvest" and values["load_from_file"] is None:
             missing.append(option.name)
+    if values["load_from_file"] is None and values["collectSpots"] is None and values["file_maxima"] is None:
+        missing.append("collectSpots or file_maxima")
+    needs_group = [name for name in ("REPLICA_COLLECTION", "REPLICA") if values[name]]
+    needs_group += ["collectSpots"] if values["collectSpots"] == "auto" else []
+    if needs_group and values["ascii_generators"] is None and not values["fitSpots"]:
+        missing.append(f"ascii_generators (because of {', '.join(needs_group)})")
     if missing:
         run = "a harvest" if values["load_from_file"] is None else "this run"
         raise InputError(f"{input_file}: {run} needs {', '.join(missing)}; set in one of the par-files")

@@ -1,8 +1,9 @@
 """What every engine takes and gives.
 
-The columns of a pixel are, in this order: ∂S/∂p of each differentiated constant, ∂S/∂ln s if the scale is asked for,
-S, 1, and the residual. They are in units of intensity, that is counts/κ, where κ = `correction` is the expected counts
-per unit intensity.
+The columns of a pixel are, in this order (see `Columns`): ∂S/∂p of the differentiated constants, ∂S/∂ln s, ∂S/∂p of the
+parameters of the geometry, ∂S/∂G, ∂S/∂d of the centre's offset d, S, 1, q, the background, and the residual. They are
+in units of intensity, that is counts/κ, where κ = `correction` is the expected counts per unit intensity. The expected
+counts are m = κ (f S + b + c·q) + τ B.
 """
 
 from __future__ import annotations
@@ -14,10 +15,39 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tds2el.experiment.motion import Motion
+
 Array = npt.NDArray[np.float64]
 
 FLOOR_FRACTION = 0.05
 """Below this fraction of a blob's mean count ln m is replaced by its second-order Taylor polynomial there."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some pixels of one blob, n of them.
+
+    Attributes
+    ----------
+    q : ndarray, shape (n, 3)
+        Q − G of the harvest, Å⁻¹.
+    counts, correction : ndarray, shape (n,)
+        N and κ; κ = 0 marks a pixel that is not used.
+    background, weight : ndarray, shape (n,), optional
+        τB at τ = 1, in counts, and the factor 0 < ω ≤ 1 on the pixel's information that its own variance leaves.
+        Both or neither.
+    row, column, phi : ndarray, shape (n,), optional
+        Where the pixel is on the detector, and the goniometer angle of its frame in degrees.
+    """
+
+    q: Array
+    counts: Array
+    correction: Array
+    background: Array | None = None
+    weight: Array | None = None
+    row: Array | None = None
+    column: Array | None = None
+    phi: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -27,17 +57,18 @@ class Points:
     Attributes
     ----------
     nodes : ndarray, shape (n_blobs, 3)
-        Q of the nodes G, Å⁻¹.
+        Q of the nodes G at the harvest, Å⁻¹.
     sizes : ndarray of int, shape (n_blobs,)
-        Pixels per blob.
+        Pixels per blob, those with κ = 0 included.
     mean_counts, mean_correction : ndarray, shape (n_blobs,)
     q_max : float
         Largest |q|, Å⁻¹.
     pieces : callable
-        ``pieces(blob)`` yields (q, counts, correction) in order, some 1e6 pixels at a time: q = Q − G as float64 (n, 3)
-        in Å⁻¹, counts (n,), correction (n,).
+        ``pieces(blob)`` yields `Piece` in order, some 1e6 pixels at a time.
     q_min : float
         Smallest |q|, Å⁻¹.
+    background, pixels : bool
+        Whether the pieces have background and weight, and row, column and phi.
     """
 
     nodes: Array
@@ -45,8 +76,10 @@ class Points:
     mean_counts: Array
     mean_correction: Array
     q_max: float
-    pieces: Callable[[int], Iterator[tuple[Array, Array, Array]]]
+    pieces: Callable[[int], Iterator[Piece]]
     q_min: float = 0.0
+    background: bool = False
+    pixels: bool = False
 
     @property
     def floors(self) -> Array:
@@ -55,33 +88,110 @@ class Points:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """What the model needs to know beside its parameters.
+
+    Attributes
+    ----------
+    temperature, density : float
+        K and g/cm³.
+    relative_error : float
+        ε in the variance m + (ε m)².
+    """
+
+    temperature: float
+    density: float
+    relative_error: float = 0.0
+
+
+@dataclass(frozen=True)
 class Columns:
-    """Which derivatives an engine computes.
+    """Which columns an engine computes, in this order; then always the residual.
 
     Attributes
     ----------
     derivatives : ndarray, shape (k, 6, 6)
         ∂C/∂p of the differentiated constants.
     scale : bool
-        Whether the column ∂S/∂ln s is computed: C → s C at fixed f/s, which leaves only the quantum terms.
+        ∂S/∂ln s: C → s C at fixed f/s, which leaves only the quantum terms.
+    motion : bool
+        Whether Q is recomputed from row, column and phi by `State.motion`; needs `Points.pixels`. Its derivatives:
+    turns, planes, beams : int
+        Number of ∂S/∂p for the parameters of `Motion.turns`, `Motion.planes` and `Motion.beams`.
+    lmbda : bool
+        ∂S/∂λ.
+    node : bool
+        Three columns ∂S/∂G at fixed Q: only q = Q − G changes.
+    centre : bool
+        Three columns ∂S/∂d of the offset d of the centre: q = Q − G − d, and Q − d takes the place of Q in S.
+    slope : bool
+        Three columns q, after S and 1: a linear baseline.
+    background : bool
+        One column B/κ: a free τ; needs `Points.background`.
     """
 
     derivatives: Array
     scale: bool = False
+    motion: bool = False
+    turns: int = 0
+    planes: int = 0
+    beams: int = 0
+    lmbda: bool = False
+    node: bool = False
+    centre: bool = False
+    slope: bool = False
+    background: bool = False
+
+    @property
+    def geometry(self) -> int:
+        """Number of columns of the geometry, without ∂S/∂G."""
+        return self.turns + self.planes + self.beams + self.lmbda
+
+    @property
+    def common(self) -> int:
+        """Number of columns of common parameters, without ∂S/∂G."""
+        return len(self.derivatives) + self.scale + self.geometry
+
+    @property
+    def signal(self) -> int:
+        """Index of the column S."""
+        return self.common + 3 * self.node + 3 * self.centre
 
     @property
     def count(self) -> int:
         """Number of columns, with S, 1 and the residual."""
-        return len(self.derivatives) + self.scale + 3
+        return self.signal + 3 + 3 * self.slope + self.background
 
 
 @dataclass(frozen=True)
 class State:
-    """A point of the parameter space: tensor C (6, 6) in GPa, factor and baseline (n_blobs,)."""
+    """A point of the parameter space.
+
+    Attributes
+    ----------
+    tensor : ndarray, shape (6, 6)
+        C, GPa.
+    factor, baseline : ndarray, shape (n_blobs,)
+    slope : ndarray, shape (n_blobs, 3), optional
+        c in the baseline b + c·q, per Å⁻¹.
+    background : ndarray, shape (n_blobs,), optional
+        τ; None: 1 where the points have a background.
+    offset : ndarray, shape (n_blobs, 3), optional
+        d: the centre of a halo lies at G + d, Å⁻¹.
+    nodes : ndarray, shape (n_blobs, 3), optional
+        G, Å⁻¹; None: as harvested.
+    motion : Motion, optional
+        The geometry relative to that of the harvest; None: the same. Needs `Columns.motion`.
+    """
 
     tensor: Array
     factor: Array
     baseline: Array
+    slope: Array | None = None
+    background: Array | None = None
+    offset: Array | None = None
+    nodes: Array | None = None
+    motion: Motion | None = None
 
 
 @dataclass(frozen=True)
@@ -111,5 +221,11 @@ class Engine(Protocol):
     def evaluate(self, state: State) -> Sums:
         """One pass: deviance, score and Gram matrices of every blob at `state`."""
 
-    def intensity(self, tensor: Array, blob: int) -> Array:
+    def intensity(self, state: State, blob: int) -> Array:
         """S of every pixel of one blob, shape (n,)."""
+
+    def use(self, blob: int, used: npt.NDArray[np.bool_]) -> None:
+        """Say which pixels (n,) of a blob count from now on, of those that the points came with."""
+
+    def set_floors(self, floors: Array) -> None:
+        """Change m₀ of every blob, counts (n_blobs,)."""
