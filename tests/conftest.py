@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tds2el.model.device import select_device
-from tds2el.model.engine import Columns, Points
+from tds2el.model.engine import Columns, Piece, Points
 from tds2el.model.numpy_engine import model_columns
 from tds2el.model.quantum import quantum_sum
 
@@ -32,11 +32,11 @@ def _simulated_points(
         counts = random.poisson(correction * mean * (s / s.mean() + 0.4)).astype(float)
         store.append((q, counts, correction))
 
-    def pieces(blob: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def pieces(blob: int) -> Iterator[Piece]:
         q, counts, correction = store[blob]
         half = size // 2
-        yield q[:half], counts[:half], correction[:half]
-        yield q[half:], counts[half:], correction[half:]
+        yield Piece(q[:half], counts[:half], correction[:half])
+        yield Piece(q[half:], counts[half:], correction[half:])
 
     return Points(
         nodes=nodes,

@@ -50,3 +50,11 @@ def test_longest_reciprocal_axis():
 def test_impossible_cells(parameters, message):
     with pytest.raises(InputError, match=message):
         Cell(*parameters)
+
+
+def test_derivatives_of_the_reciprocal_axes_are_those_of_central_differences():
+    given = (5.4, 8.1, 12.0, 82.0, 95.0, 108.0)
+    for n, derivative in enumerate(Cell(*given).B_derivatives):
+        step = 1e-4 * np.eye(6)[n]
+        up, down = (Cell(*(np.array(given) + s)).B for s in (step, -step))
+        assert np.allclose(derivative, (up - down) / 2e-4, atol=1e-9)

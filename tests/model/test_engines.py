@@ -1,19 +1,21 @@
 """The OpenCL engine against numpy in double: sums, likelihood, floors, precision, and errors of the device choice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tds2el.errors import InputError
 from tds2el.model import device as device_module
 from tds2el.model.device import limit_threads, make_engine, select_device
-from tds2el.model.engine import Columns, Points, State
+from tds2el.model.engine import Columns, Conditions, Points, State
 from tds2el.model.numpy_engine import NumpyEngine, counting_terms
 from tds2el.model.opencl_engine import OpenCLEngine
 from tds2el.parallel import World
 
 from .conftest import CALCITE, CALCITE_BASIS
 
-THERMAL = {"temperature": 300.0, "density": 2.71}
+THERMAL = Conditions(300.0, 2.71)
 COLUMNS = Columns(CALCITE_BASIS[1:], scale=True)
 
 
@@ -29,8 +31,8 @@ def _state(points: Points, baseline: float = 1.0) -> State:
 def test_sums_agree(calcite_points, device, double, relative_error, baseline):
     points = calcite_points(blobs=3, size=5001, mean=2.0, seed=1)
     state = _state(points, baseline)
-    expected = NumpyEngine(points, COLUMNS, relative_error=relative_error, **THERMAL).evaluate(state)
-    engine = OpenCLEngine(device, points, COLUMNS, relative_error=relative_error, double=double, **THERMAL)
+    expected = NumpyEngine(points, COLUMNS, replace(THERMAL, relative_error=relative_error)).evaluate(state)
+    engine = OpenCLEngine(device, points, COLUMNS, replace(THERMAL, relative_error=relative_error), double=double)
     engine.evaluate(state)  # the float32 engine learns its centres
     found = engine.evaluate(state)
     assert (expected.below_floor.sum() > 0) == (baseline < 0)
@@ -53,8 +55,8 @@ def test_step_is_right_to_a_thousandth_of_sigma(calcite_points, device, double):
         score = (gram[:, :-3, -1] - np.einsum("bik,bi->bk", t, gram[:, -3:-1, -1])).sum(axis=0)
         return np.linalg.solve(hessian, score), np.sqrt(np.diag(np.linalg.inv(hessian)))
 
-    expected, sigma = step(NumpyEngine(points, COLUMNS, **THERMAL).evaluate(state).gram)
-    engine = OpenCLEngine(device, points, COLUMNS, double=double, **THERMAL)
+    expected, sigma = step(NumpyEngine(points, COLUMNS, THERMAL).evaluate(state).gram)
+    engine = OpenCLEngine(device, points, COLUMNS, THERMAL, double=double)
     engine.evaluate(state)
     found, _ = step(engine.evaluate(state).gram)
     assert np.all(np.abs(found - expected) < 1e-3 * sigma)
@@ -62,10 +64,10 @@ def test_step_is_right_to_a_thousandth_of_sigma(calcite_points, device, double):
 
 def test_intensity_of_every_blob(calcite_points, device):
     points = calcite_points(blobs=3, size=1003, mean=2.0, seed=3)
-    tensor = _state(points).tensor
+    state = _state(points)
     for blob in range(3):
-        found = OpenCLEngine(device, points, COLUMNS, **THERMAL).intensity(tensor, blob)
-        assert np.allclose(found, NumpyEngine(points, COLUMNS, **THERMAL).intensity(tensor, blob), rtol=3e-5)
+        found = OpenCLEngine(device, points, COLUMNS, THERMAL).intensity(state, blob)
+        assert np.allclose(found, NumpyEngine(points, COLUMNS, THERMAL).intensity(state, blob), rtol=3e-5)
 
 
 @pytest.mark.parametrize("relative_error", [0.0, 0.1])
@@ -91,7 +93,7 @@ def test_deviance_is_zero_at_perfect_fit_and_continuous_at_the_floor():
 
 def test_numpy_is_a_device(calcite_points):
     points = calcite_points(blobs=1, size=100, mean=2.0, seed=4)
-    engine = make_engine("numpy", points, COLUMNS, **THERMAL)
+    engine = make_engine("numpy", points, COLUMNS, THERMAL)
     assert "numpy" in engine.description
 
 
@@ -155,7 +157,7 @@ def test_points_that_do_not_fit_are_refused(calcite_points, cpu):
         def __getattr__(self, name):
             return getattr(cpu, name)
 
-    engine = OpenCLEngine(cpu, points, COLUMNS, **THERMAL)
+    engine = OpenCLEngine(cpu, points, COLUMNS, THERMAL)
     with pytest.raises(InputError, match=r"100 points need .* nred"):
         engine._load(Small())
 
@@ -167,7 +169,7 @@ def test_what_the_driver_refuses_is_one_clear_line(calcite_points, cpu, monkeypa
         raise pyopencl.MemoryError("clEnqueueNDRangeKernel failed: MEM_OBJECT_ALLOCATION_FAILURE")
 
     points = calcite_points(blobs=1, size=100, mean=2.0, seed=4)
-    engine = OpenCLEngine(cpu, points, COLUMNS, **THERMAL)
+    engine = OpenCLEngine(cpu, points, COLUMNS, THERMAL)
     monkeypatch.setattr(pyopencl, "enqueue_nd_range_kernel", refuse)
     with pytest.raises(InputError, match=r"failed \(clEnqueueNDRangeKernel failed: MEM_OBJECT.*numpy"):
         engine.evaluate(_state(points))

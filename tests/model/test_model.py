@@ -10,7 +10,7 @@ import pytest
 from tds2el.crystal.cell import Cell
 from tds2el.errors import InputError
 from tds2el.model.christoffel import VOIGT, christoffel, christoffel_coefficients, strain
-from tds2el.model.engine import Columns, Points, State
+from tds2el.model.engine import Columns, Conditions, Piece, Points, State
 from tds2el.model.numpy_engine import model_columns
 from tds2el.model.opencl_engine import OpenCLEngine
 from tds2el.model.quantum import quantum_sum, quantum_term, thermal_stiffness
@@ -37,7 +37,7 @@ def _points(q: np.ndarray, nodes: np.ndarray) -> Points:
         mean_counts=np.ones(len(q)),
         mean_correction=np.ones(len(q)),
         q_max=float(np.linalg.norm(q, axis=1).max()),
-        pieces=lambda blob: iter([(q[blob : blob + 1], np.ones(1), np.ones(1))]),
+        pieces=lambda blob: iter([Piece(q[blob : blob + 1], np.ones(1), np.ones(1))]),
     )
 
 
@@ -64,8 +64,9 @@ def test_numpy_reproduces_reference(case):
 
 def test_opencl_reproduces_reference(case, device):
     crystal, q, nodes, expected = case
-    engine = OpenCLEngine(device, _points(q, nodes), NOTHING, temperature=crystal["T"], density=crystal["density"])
-    found = [engine.intensity(np.array(crystal["C_GPa"]), blob)[0] for blob in range(len(q))]
+    engine = OpenCLEngine(device, _points(q, nodes), NOTHING, Conditions(crystal["T"], crystal["density"]))
+    state = State(np.array(crystal["C_GPa"]), np.ones(len(q)), np.zeros(len(q)))
+    found = [engine.intensity(state, blob)[0] for blob in range(len(q))]
     assert np.allclose(found, expected, rtol=3e-5)
 
 
@@ -118,7 +119,7 @@ def test_derivatives_are_those_of_central_differences(temperature, seed, device)
     assert np.allclose(exact[:, 21], expected[:, 21], rtol=1e-5)
 
     # One pixel with model 1 and correction 1 has weight 1: its Gram matrix holds the columns themselves.
-    engine = OpenCLEngine(device, _points(q, nodes), columns, temperature=temperature, density=2.7)
+    engine = OpenCLEngine(device, _points(q, nodes), columns, Conditions(temperature, 2.7))
     gram = engine.evaluate(State(tensor, np.zeros(n), np.ones(n))).gram
     found = gram[:, :-1, -2]
     assert np.all(np.abs(found[:, :21] - expected[:, :21]) < 1e-3 * largest)

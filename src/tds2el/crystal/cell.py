@@ -79,6 +79,28 @@ class Cell:
         columns.setflags(write=False)
         return columns
 
+    @cached_property
+    def B_derivatives(self) -> npt.NDArray[np.float64]:
+        """∂B/∂p of the six parameters, (6, 3, 3): per Å for lengths, per degree for angles.
+
+        A is upper triangular with A Aᵀ = g, so A⁻¹ dA = Φ(A⁻¹ dg A⁻ᵀ), where Φ takes the upper triangle and half of the
+        diagonal; and dB = −B dA B.
+        """
+        lengths, angles = np.array(self.parameters[:3]), np.deg2rad(self.parameters[3:])
+        pairs = ((1, 2), (0, 2), (0, 1))
+        derivatives = np.empty((6, 3, 3))
+        for n in range(6):
+            change = np.zeros((3, 3))
+            if n < 3:
+                change[n] = self.metric[n] / lengths[n]
+                change = change + change.T
+            else:
+                i, j = pairs[n - 3]
+                change[i, j] = change[j, i] = -lengths[i] * lengths[j] * np.sin(angles[n - 3]) * np.pi / 180
+            inner = self.B @ change @ self.B.T
+            derivatives[n] = -(np.triu(inner, 1) + np.diag(np.diag(inner) / 2)) @ self.B
+        return derivatives
+
     @property
     def metric(self) -> npt.NDArray[np.float64]:
         """The metric tensor of the direct lattice, scalar products of a, b, c in Å² (3, 3)."""

@@ -20,6 +20,12 @@ def strain(u: Array, q: Array) -> Array:
     return np.stack([u[..., i] * q[..., j] + (u[..., j] * q[..., i] if i != j else 0.0) for i, j in VOIGT], axis=-1)
 
 
+def stress(tensor: Array, strained: Array, u: Array) -> Array:
+    """σu with the stress σ = Cε as a 3×3 matrix, (..., 3), from strain (..., 6) and a vector u (..., 3)."""
+    sigma = (strained @ tensor)[..., _INDEX]
+    return np.asarray(np.einsum("...ij,...j->...i", sigma, u))
+
+
 def christoffel(tensor: Array, q: Array) -> Array:
     """Γ_ik = C_ijkl q_j q_l, (..., 3, 3), from the 6×6 tensor and q (..., 3)."""
     full = tensor[_INDEX[:, :, None, None], _INDEX[None, None]]

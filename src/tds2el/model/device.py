@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tds2el.errors import InputError
-from tds2el.model.engine import Columns, Engine, Points
+from tds2el.model.engine import Columns, Conditions, Engine, Points
 from tds2el.model.numpy_engine import NumpyEngine
 from tds2el.model.opencl_engine import OpenCLEngine
 from tds2el.parallel import World
@@ -24,10 +24,8 @@ def make_engine(
     choice: str | None,
     points: Points,
     columns: Columns,
+    conditions: Conditions,
     *,
-    temperature: float,
-    density: float,
-    relative_error: float = 0.0,
     cores: int | None = None,
 ) -> Engine:
     """The engine that the option `device` names, with the points on it.
@@ -38,19 +36,13 @@ def make_engine(
         "numpy", or what `select_device` takes.
     points : Points
     columns : Columns
-    temperature, density : float
-        K and g/cm³.
-    relative_error : float
-        ε in the variance m + (ε m)².
+    conditions : Conditions
     cores : int, optional
         As `select_device` takes it.
     """
     if choice == "numpy":
-        return NumpyEngine(points, columns, temperature=temperature, density=density, relative_error=relative_error)
-    device = select_device(choice, cores)
-    return OpenCLEngine(
-        device, points, columns, temperature=temperature, density=density, relative_error=relative_error
-    )
+        return NumpyEngine(points, columns, conditions)
+    return OpenCLEngine(select_device(choice, cores), points, columns, conditions)
 
 
 def select_device(choice: str | None, cores: int | None = None) -> Any:

@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 import numpy as np
 import numpy.typing as npt
 
-from tds2el.model.christoffel import christoffel, strain
-from tds2el.model.engine import Columns, Points, State, Sums
+from tds2el.experiment.motion import derivatives_of_q
+from tds2el.model.christoffel import christoffel, strain, stress
+from tds2el.model.engine import Columns, Conditions, Piece, Points, State, Sums
+from tds2el.model.position import node_now, q_now
 from tds2el.model.quantum import QuantumSum, quantum_sum
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 TOLERANCE = 1e-12
 BLOCK = 1 << 16
 
 
-def model_columns(q: Array, node: Array, tensor: Array, quantum: QuantumSum, columns: Columns) -> Array:
-    """Columns of pixels without the residual: ∂S/∂p, [∂S/∂ln s,] S, 1.
+def model_columns(
+    q: Array,
+    node: Array,
+    tensor: Array,
+    quantum: QuantumSum,
+    columns: Columns,
+    moves: Array | None = None,
+    background: Array | None = None,
+) -> Array:
+    """Columns of pixels without the residual, see `Columns`.
 
     Parameters
     ----------
     q : ndarray, shape (n, 3)
-        Å⁻¹, relative to the node.
+        Å⁻¹, relative to the centre of the halo.
     node : ndarray, shape (3,)
         G in Å⁻¹.
     tensor : ndarray, shape (6, 6)
         GPa.
     quantum : QuantumSum
     columns : Columns
+    moves : ndarray, shape (n, columns.geometry, 3), optional
+        ∂Q/∂p of the parameters of the geometry.
+    background : ndarray, shape (n,), optional
+        B/κ, for its own column.
 
     Returns
     -------
@@ -46,6 +62,10 @@ def model_columns(q: Array, node: Array, tensor: Array, quantum: QuantumSum, col
     # Products of strains whose contraction with ∂C/∂p is ∂S/∂p.
     big, pushed = strain(Q, q), strain(forced, q)
     products: Array = t1 * _outer(big, big) + t2 * (_outer(pushed, big) + _outer(big, pushed))
+    # ∂S/∂Q at fixed q, and ∂S/∂q at fixed Q.
+    by_big: Array = 2 * (t0 * Q + t1 * forced + t2 * np.einsum("nij,nj->ni", gamma, forced))
+    by_small: Array = 2 * t1 * stress(tensor, big, Q)
+    by_small += 2 * t2 * (stress(tensor, big, forced) + stress(tensor, pushed, Q))
     for n in range(quantum.n_max + 1):
         weight = 1.0 if n == 0 else 2.0
         shift = n * n * quantum.a
@@ -54,9 +74,25 @@ def model_columns(q: Array, node: Array, tensor: Array, quantum: QuantumSum, col
         scale += weight * shift * np.sum(u * u, axis=1)
         e = strain(u, q)
         products -= weight * _outer(e, e)
-    constants = np.einsum("kij,nij->nk", columns.derivatives, products)
-    rest = [scale, s, np.ones_like(s)] if columns.scale else [s, np.ones_like(s)]
-    return np.column_stack([constants, *rest])
+        by_big += 2 * weight * u
+        by_small -= 2 * weight * stress(tensor, e, u)
+    found = [np.einsum("kij,nij->nk", columns.derivatives, products)]
+    if columns.scale:
+        found.append(scale[:, None])
+    if columns.geometry:
+        assert moves is not None
+        found.append(np.einsum("nki,ni->nk", moves, by_big + by_small))
+    if columns.node:
+        found.append(-by_small)
+    if columns.centre:
+        found.append(-by_big - by_small)
+    found += [s[:, None], np.ones((len(s), 1))]
+    if columns.slope:
+        found.append(q)
+    if columns.background:
+        assert background is not None
+        found.append(background[:, None])
+    return np.concatenate(found, axis=1)
 
 
 def counting_terms(
@@ -93,26 +129,15 @@ class NumpyEngine:
     ----------
     points : Points
     columns : Columns
-    temperature, density : float
-        K and g/cm³.
-    relative_error : float
-        ε in the variance m + (ε m)².
+    conditions : Conditions
     """
 
     description = "numpy, double precision"
 
-    def __init__(
-        self,
-        points: Points,
-        columns: Columns,
-        *,
-        temperature: float,
-        density: float,
-        relative_error: float = 0.0,
-    ) -> None:
-        self._points, self._columns = points, columns
-        self._temperature, self._density = temperature, density
-        self._relative_error = relative_error
+    def __init__(self, points: Points, columns: Columns, conditions: Conditions) -> None:
+        self._points, self._columns, self._conditions = points, columns, conditions
+        self._floors = points.floors
+        self._used: dict[int, Mask] = {}
 
     def evaluate(self, state: State) -> Sums:
         """One pass: deviance, score and Gram matrices of every blob at `state`."""
@@ -120,36 +145,74 @@ class NumpyEngine:
         deviance, low = np.zeros(n_blobs), np.zeros(n_blobs)
         gram = np.zeros((n_blobs, width, width))
         quantum = self._quantum(state.tensor)
+        signal = self._columns.signal
         for blob in range(n_blobs):
-            for q, counts, kappa in self._blocks(blob):
-                c = model_columns(q, self._points.nodes[blob], state.tensor, quantum, self._columns)
-                mean = kappa * (state.factor[blob] * c[:, -2] + state.baseline[blob])
+            for piece, used in self._blocks(blob):
+                q, kappa = q_now(self._points, state, blob, piece), piece.correction
+                moves = None
+                if state.motion is not None:
+                    moves = derivatives_of_q(state.motion, piece.row, piece.column, piece.phi)  # type: ignore[arg-type]
+                ratio = None if piece.background is None else piece.background / np.where(used, kappa, 1.0)
+                node = node_now(self._points, state, blob)
+                c = model_columns(q, node, state.tensor, quantum, self._columns, moves, ratio)
+                mean = kappa * mean_intensity(state, blob, c[:, signal], q, ratio)
                 weight, residual, half, below = counting_terms(
-                    counts, mean, self._points.floors[blob], self._relative_error
+                    piece.counts, np.where(used, mean, 1.0), self._floors[blob], self._conditions.relative_error
                 )
+                share = used * (1.0 if piece.weight is None else piece.weight)
                 full = np.column_stack([c * kappa[:, None], residual])
-                gram[blob] += (full * weight[:, None]).T @ full
-                deviance[blob] += 2 * half.sum()
-                low[blob] += below.sum()
+                gram[blob] += (full * (weight * share)[:, None]).T @ full
+                deviance[blob] += 2 * float(half @ share)
+                low[blob] += (below & used).sum()
         return Sums(deviance, gram, low)
 
-    def intensity(self, tensor: Array, blob: int) -> Array:
+    def intensity(self, state: State, blob: int) -> Array:
         """S of every pixel of one blob, shape (n,)."""
-        quantum = self._quantum(tensor)
-        none = Columns(np.zeros((0, 6, 6)))
+        quantum, none = self._quantum(state.tensor), Columns(np.zeros((0, 6, 6)))
+        node = node_now(self._points, state, blob)
         blocks = [
-            model_columns(q, self._points.nodes[blob], tensor, quantum, none)[:, 0] for q, _, _ in self._blocks(blob)
+            model_columns(q_now(self._points, state, blob, piece), node, state.tensor, quantum, none)[:, 0]
+            for piece, _ in self._blocks(blob)
         ]
         return np.concatenate(blocks)
 
-    def _blocks(self, blob: int) -> Iterator[tuple[Array, Array, Array]]:
+    def use(self, blob: int, used: Mask) -> None:
+        """Say which pixels (n,) of a blob count from now on, of those that the points came with."""
+        self._used[blob] = used.copy()
+
+    def set_floors(self, floors: Array) -> None:
+        """Change m₀ of every blob, counts (n_blobs,)."""
+        self._floors = floors.copy()
+
+    def _blocks(self, blob: int) -> Iterator[tuple[Piece, Mask]]:
+        """Short pieces, and which of their pixels count."""
+        done = 0
         for piece in self._points.pieces(blob):
-            for start in range(0, len(piece[0]), BLOCK):
-                q, counts, correction = (np.asarray(a[start : start + BLOCK], dtype=float) for a in piece)
-                yield q, counts, correction
+            n = len(piece.counts)
+            used = self._used[blob][done : done + n] if blob in self._used else np.ones(n, dtype=bool)
+            used = used & (piece.correction > 0)
+            done += n
+            for start in range(0, n, BLOCK):
+                part = slice(start, start + BLOCK)
+                columns = {field.name: getattr(piece, field.name) for field in fields(Piece)}
+                yield (
+                    Piece(**{k: None if v is None else np.asarray(v[part], dtype=float) for k, v in columns.items()}),
+                    used[part],
+                )
 
     def _quantum(self, tensor: Array) -> QuantumSum:
-        return quantum_sum(tensor, self._points.q_max, self._temperature, self._density, TOLERANCE)
+        c = self._conditions
+        return quantum_sum(tensor, self._points.q_max, c.temperature, c.density, TOLERANCE)
+
+
+def mean_intensity(state: State, blob: int, s: Array, q: Array, background: Array | None) -> Array:
+    """m/κ = f S + b + c·q + τ B/κ of pixels of one blob, from S, q and B/κ."""
+    mean: Array = state.factor[blob] * s + state.baseline[blob]
+    if state.slope is not None:
+        mean = mean + q @ state.slope[blob]
+    if background is not None:
+        mean = mean + background * (1.0 if state.background is None else state.background[blob])
+    return mean
 
 
 def _outer(a: Array, b: Array) -> Array:

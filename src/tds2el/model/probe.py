@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from tds2el.model.engine import Columns, Points, State
+from tds2el.model.engine import Columns, Conditions, Piece, Points, State
 from tds2el.model.numpy_engine import NumpyEngine
 from tds2el.model.opencl_engine import OpenCLEngine
 
@@ -29,14 +29,14 @@ def main(platform_name: str, index: int) -> None:
         mean_counts=np.array([2.0]),
         mean_correction=np.array([1.0]),
         q_max=0.1,
-        pieces=lambda _: iter([(q, counts, np.ones(1000))]),
+        pieces=lambda _: iter([Piece(q, counts, np.ones(1000))]),
     )
-    columns = Columns(np.eye(6)[None], scale=True)
+    columns, conditions = Columns(np.eye(6)[None], scale=True, centre=True), Conditions(300.0, 3.0)
     normal = np.array([1.0, 1, 1, 0, 0, 0])
     tensor = np.diag(120 * normal + 40 * (1 - normal)) + 30 * np.outer(normal, normal)
     state = State(tensor, factor=np.array([0.1]), baseline=np.array([1.0]))
-    expected = NumpyEngine(points, columns, temperature=300, density=3).evaluate(state).gram
-    engine = OpenCLEngine(platform.get_devices()[index], points, columns, temperature=300, density=3)
+    expected = NumpyEngine(points, columns, conditions).evaluate(state).gram
+    engine = OpenCLEngine(platform.get_devices()[index], points, columns, conditions)
     scale = np.sqrt(np.diagonal(expected[0]))
     if not np.allclose(engine.evaluate(state).gram[0], expected[0], rtol=0, atol=1e-3 * np.outer(scale, scale)):
         sys.exit("its arithmetic is wrong")

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tds2el.model.engine import Columns
+
 Array = npt.NDArray[np.float64]
 
 
@@ -33,16 +35,30 @@ def structure_macros(derivatives: Array) -> str:
 
 
 def program_source(
-    derivatives: Array, *, scale_column: bool, relative_error: float, vector: int, double: bool, local: int
+    columns: Columns, *, background: bool, relative_error: float, vector: int, double: bool, local: int
 ) -> str:
-    """The whole OpenCL program for one device and one choice of fitted constants."""
-    columns = len(derivatives) + scale_column + 3
-    settings = (
-        f"#define VEC {vector}\n#define DOUBLE {int(double)}\n#define LOCAL {local}\n"
-        f"#define N_COLUMNS {columns}\n#define SCALE_COLUMN {int(scale_column)}\n"
-    )
+    """The whole OpenCL program for one device and one choice of columns."""
+    settings = {
+        "VEC": vector,
+        "DOUBLE": double,
+        "LOCAL": local,
+        "N_COLUMNS": columns.count,
+        "N_CONSTANTS": len(columns.derivatives),
+        "SCALE": columns.scale,
+        "MOTION": columns.motion,
+        "TURNS": columns.turns,
+        "PLANES": columns.planes,
+        "BEAMS": columns.beams,
+        "LAMBDA": columns.lmbda,
+        "NODE": columns.node,
+        "CENTRE": columns.centre,
+        "SLOPE": columns.slope,
+        "TAU": columns.background,
+        "BACKGROUND": background,
+    }
+    lines = [f"#define {name} {int(value)}" for name, value in settings.items()]
     if relative_error:
-        settings += f"#define RELATIVE_ERROR {relative_error!r}f\n"
+        lines.append(f"#define RELATIVE_ERROR {relative_error!r}f")
     folder = kernel_folder()
     sources = [(folder / name).read_text() for name in ("vector.h", "tds.cl")]
-    return "\n".join([settings, structure_macros(derivatives), *sources])
+    return "\n".join([*lines, structure_macros(columns.derivatives), *sources])
