@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,10 @@ from scipy.linalg import eigvalsh, solve_triangular
 from scipy.optimize import lsq_linear
 
 from tds2el.errors import InputError
-from tds2el.fit.parameters import Constants, Scale
-from tds2el.fit.separable import System, eliminate, tells_apart
-from tds2el.model.engine import Columns, Engine, Points, State, Sums
+from tds2el.fit.common import Common, Values
+from tds2el.fit.parameters import Scale
+from tds2el.fit.separable import Own, System, eliminate, tells_apart
+from tds2el.model.engine import Conditions, Engine, Points, State, Sums
 from tds2el.model.quantum import quantum_term
 
 Array = npt.NDArray[np.float64]
@@ -30,8 +31,16 @@ SOFTEST = 0.25
 """No strain may soften to less than this fraction in one step: the model is far from linear there."""
 DEGENERATE = 1e-10
 """Lowest eigenvalue of the scaled Fisher matrix below which the data do not determine the constants."""
+UNDETERMINED = 1e-8
+"""The same for corrections of the geometry, whose columns cancel to single precision."""
 SCALE_SIGMA = 0.02
 SCALE_QUANTUM = 0.1
+LONGEST_MOVE = 0.25
+"""Most that a centre moves in one step, as a fraction of the inner radius of the shells: S is not linear beyond."""
+LONGEST_WAY = 0.5
+"""Most that it moves in one run; then the points that are cut out round it must be chosen anew."""
+WORST_CENTRE = 0.5
+"""σ of a centre, as a fraction of the inner radius, beyond which its data do not say where it is."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ class Iteration:
     damping: float
     accepted: bool
     constants: Array
+    geometry: Array
 
 
 @dataclass(frozen=True)
@@ -51,59 +61,49 @@ class Minimum:
 
     Attributes
     ----------
-    values : ndarray, shape (k,)
-        The free constants, GPa.
+    values : Values
     state : State
     sums : Sums
         The pass at `state`.
     system : System
-        Normal equations at `state`, for the constants in `fitted`.
-    fitted : ndarray of int
-        Indices of the constants that the system is for: neither frozen nor held.
-    at_bound : ndarray of bool, shape (k,)
+        Normal equations at `state`, for `common.names`.
+    common : Common
+    at_bound : ndarray of bool, shape (len(common.names),)
     left_out : ndarray of bool, shape (n_blobs,)
         Spots whose factor is not positive, or whose data do not tell factor and baseline apart.
-    scale : Scale
+    centre_held : ndarray of bool, shape (n_blobs,)
+        Spots whose data do not say where their centre is.
+    on_the_way : bool
+        Whether a centre wanted to move farther than one run lets it.
     iterations : list of Iteration
     converged : bool
     """
 
-    values: Array
+    values: Values
     state: State
     sums: Sums
     system: System
-    fitted: npt.NDArray[np.int64]
+    common: Common
     at_bound: Mask
     left_out: Mask
-    scale: Scale
+    centre_held: Mask
+    on_the_way: bool
     iterations: list[Iteration]
     converged: bool
 
 
-def engine_columns(constants: Constants, scale: Scale) -> Columns:
-    """The derivatives that a fit of these constants needs.
-
-    Unless the scale is known, the reference constant's own column is not computed: the column of ln s takes its place.
-    """
-    wanted = ~constants.frozen
-    if scale is not Scale.KNOWN:
-        wanted[constants.reference] = False
-    return Columns(constants.structure.basis[wanted], scale=scale is not Scale.KNOWN)
-
-
 class Minimiser:
-    """Fits the constants to the points that an engine holds.
+    """Fits the common parameters and the spots' own to the points that an engine holds.
 
     Parameters
     ----------
     engine : Engine
-        Made with ``engine_columns(constants, scale)``.
+        Made with ``common.columns``.
     points : Points
-    constants : Constants
-    scale : Scale
-        As ``constants.initial_scale`` gives it.
-    temperature, density : float
-        K and g/cm³; they decide whether the quantum terms can fix a held scale.
+    common : Common
+        Its scale and what of the geometry is held change during a run.
+    conditions : Conditions
+        They decide whether the quantum terms can fix a held scale.
     may_free_scale : bool
         Whether a held scale is freed once the data turn out to determine it.
     ftol : float
@@ -115,54 +115,73 @@ class Minimiser:
         self,
         engine: Engine,
         points: Points,
-        constants: Constants,
-        scale: Scale,
+        common: Common,
+        conditions: Conditions,
         *,
-        temperature: float,
-        density: float,
         may_free_scale: bool = True,
         ftol: float = 1e-5,
         report: Callable[[Iteration], None] | None = None,
     ) -> None:
-        self._engine, self._points, self._constants = engine, points, constants
-        self._scale, self._may_free_scale = scale, may_free_scale
-        self._temperature, self._density = temperature, density
+        self._engine, self._points, self._common, self._conditions = engine, points, common, conditions
+        self._may_free_scale = may_free_scale
         self._tolerance = DECREASE * ftol / 1e-5
         self._report = report
         self._iterations: list[Iteration] = []
+        self._own = Own.of(common.columns)
+        self._reach = max(points.q_min, 0.1 * points.q_max)
 
-    def run(self) -> Minimum:
-        """Iterate to the minimum from the start values.
+    def run(
+        self, values: Values | None = None, state: State | None = None, left_out: Mask | None = None
+    ) -> Minimum:
+        """Iterate to the minimum.
+
+        Parameters
+        ----------
+        values : Values, optional
+            Where to begin; by default the user's start values.
+        state : State, optional
+            The spots' own parameters to begin with; by default factor and baseline come from linear least squares, and
+            of the rest only `offset` is used.
+        left_out : ndarray of bool, shape (n_blobs,), optional
+            Spots that must not be used.
 
         Raises
         ------
         InputError
             No spot shows a halo, or the data do not determine the constants.
         """
-        values = self._constants.start.copy()
-        state, sums = self._start(values)
-        left_out = np.zeros(len(state.factor), dtype=bool)
+        common = self._common
+        barred = np.zeros(len(self._points.nodes), dtype=bool) if left_out is None else left_out
+        values = common.start if values is None else values
+        state, sums = self._start(values, state)
+        begun, first = state.offset, len(self._iterations)
+        left_out = barred.copy()
+        centre_held = self._lost_centres(sums, state, values)
         damping, returns = 0.0, 0
         converged = too_soft = False
-        while not converged and len(self._iterations) < MAX_PASSES:
+        self._hold_undetermined(sums, state, values, left_out | self._unusable(sums, state), centre_held)
+        while not converged and len(self._iterations) - first < MAX_PASSES:
             # Monotonic, so that the deviance is one function until the fit converges.
             left_out |= self._unusable(sums, state)
-            system = self._system(sums, state, values, left_out)
+            centre_damping = np.where(centre_held, np.inf, 0.0)
+            system = self._system(sums, state, values, left_out, centre_damping)
             step, predicted = self._step(system, values)
             last = predicted < self._tolerance
             # The last step is not damped, unless it would soften the tensor too much.
             if damping and (too_soft or not last):
-                system = self._system(sums, state, values, left_out, damping)
+                system = self._system(sums, state, values, left_out, centre_damping, damping)
                 step, _ = self._step(system, values)
-            trial_values = values.copy()
-            trial_values[self._fitted()] += step
-            tensor = self._constants.structure.tensor(trial_values)
-            too_soft = bool(eigvalsh(tensor, state.tensor)[0] < SOFTEST)
+            # Centres that would move too far are damped, each by itself.
+            while len(far := self._too_far(state, system.spot_step(step), begun, left_out)):
+                centre_damping[far] = np.where(centre_damping[far] > 1e6, np.inf, 10 * centre_damping[far] + 0.1)
+                system = self._system(sums, state, values, left_out, centre_damping, damping)
+                step, _ = self._step(system, values)
+            trial_values = common.moved(values, step)
+            trial = self._trial(state, trial_values, system.spot_step(step))
+            too_soft = bool(eigvalsh(trial.tensor, state.tensor)[0] < SOFTEST)
             if too_soft:
                 damping = max(10 * damping, 1e-3)
                 continue
-            factor, baseline = np.stack([state.factor, state.baseline]) + system.spot_step(step).T
-            trial = State(tensor, factor, baseline)
             trial_sums = self._engine.evaluate(trial)
             before, after = (float(found.deviance[~left_out].sum()) for found in (sums, trial_sums))
             accepted = after - before <= ROUNDING * before
@@ -173,121 +192,191 @@ class Minimiser:
             else:
                 damping = max(10 * damping, 1e-3)
             converged = last and not self._frees_scale(sums, state, values, left_out)
-            usable_again = left_out & ~self._unusable(sums, state)
+            usable_again = left_out & ~barred & ~self._unusable(sums, state)
             if converged and usable_again.any() and returns < MAX_RETURNS:
                 left_out &= ~usable_again
                 converged, returns = False, returns + 1
-        system = self._system(sums, state, values, left_out)
+            if converged and self._hold_undetermined(sums, state, values, left_out, centre_held):
+                converged = False
+        on_the_way = bool(self._far_from_start(state, begun)[~left_out].any())
+        system = self._system(sums, state, values, left_out, np.where(centre_held, np.inf, 0.0))
         self._check_determined(system)
         return Minimum(
             values=values,
             state=state,
             sums=sums,
             system=system,
-            fitted=self._fitted(),
+            common=common,
             at_bound=self._at_bound(values, system),
             left_out=left_out,
-            scale=self._scale,
+            centre_held=centre_held,
+            on_the_way=on_the_way,
             iterations=self._iterations,
             converged=converged,
         )
 
-    def _start(self, values: Array) -> tuple[State, Sums]:
-        """Factor and baseline by linear least squares at the start constants, from a flat model."""
-        points, tensor = self._points, self._constants.structure.tensor(values)
-        flat = State(tensor, np.zeros(len(points.nodes)), points.mean_counts / points.mean_correction)
+    def _start(self, values: Values, given: State | None) -> tuple[State, Sums]:
+        """Factor and baseline by linear least squares, from a flat model, unless they are given."""
+        points, terms, n = self._points, self._common.terms, len(self._points.nodes)
+        if given is not None and np.any(given.factor):
+            state = self._common.placed(given, values)
+            sums = self._engine.evaluate(state)
+            self._record(float(sums.deviance.sum()), np.inf, 0.0, True, values)
+            return state, sums
+        flat = self._common.placed(
+            State(
+                np.eye(6),
+                np.zeros(n),
+                (points.mean_counts - points.mean_background) / points.mean_correction,
+                slope=np.zeros((n, 3)) if terms.slope else None,
+                background=np.ones(n) if points.background else None,
+                offset=None if given is None else given.offset,
+            ),
+            values,
+        )
+        if terms.centre and flat.offset is None:
+            flat = replace(flat, offset=np.zeros((n, 3)))
         sums = self._engine.evaluate(flat)
-        linear = eliminate(sums, flat, self._transform(values)).linear
+        found = self._eliminate(sums, flat, values, np.full(n, np.inf))
         self._record(float(sums.deviance.sum()), np.inf, 0.0, True, values)
-        state = State(tensor, flat.factor + linear[:, 0], flat.baseline + linear[:, 1])
+        state = self._with_own(flat, found.linear)
         sums = self._engine.evaluate(state)
         self._record(float(sums.deviance.sum()), np.inf, 0.0, True, values)
         return state, sums
 
-    def _fitted(self) -> npt.NDArray[np.int64]:
-        fitted = ~self._constants.frozen
-        if self._scale is Scale.HELD:
-            fitted[self._constants.reference] = False
-        return np.flatnonzero(fitted)
+    def _trial(self, state: State, values: Values, own: Array) -> State:
+        return self._common.placed(self._with_own(state, own), values)
 
-    def _transform(self, values: Array) -> Array:
-        """∂S of the fitted constants as combinations of the engine's columns: derivatives, [∂S/∂ln s,] S."""
-        differentiated = ~self._constants.frozen
-        if self._scale is Scale.KNOWN:
-            return np.eye(differentiated.sum(), differentiated.sum() + 1)
-        reference = self._constants.reference
-        differentiated[reference] = False
-        others = np.flatnonzero(differentiated)
-        rows = np.eye(len(others), len(others) + 2)
-        if self._scale is Scale.HELD:
-            return rows
-        # Σ C ∂S/∂C = −S + ∂S/∂ln s gives the reference constant's own column without cancellation.
-        own = np.concatenate([-values[others], [1.0, -1.0]]) / values[reference]
-        return np.insert(rows, np.searchsorted(others, reference), own, axis=0)
+    def _with_own(self, state: State, step: Array) -> State:
+        """The state after steps of the spots' own parameters (n_blobs, own)."""
+        own = self._own
+        changes = {"factor": state.factor + step[:, 0], "baseline": state.baseline + step[:, 1]}
+        if own.slope is not None and state.slope is not None:
+            changes["slope"] = state.slope + step[:, own.slope]
+        if own.background is not None and state.background is not None:
+            changes["background"] = state.background + step[:, own.background]
+        if own.centre is not None and state.offset is not None:
+            changes["offset"] = state.offset + step[:, own.centre]
+        return replace(state, **changes)  # type: ignore[arg-type]
+
+    def _eliminate(
+        self, sums: Sums, state: State, values: Values, centre_damping: Array, damping: float = 0.0
+    ) -> System:
+        transform = self._common.transform(values)
+        return eliminate(sums, state, self._common.columns, transform, damping, centre_damping)
+
+    def _lost_centres(self, sums: Sums, state: State, values: Values) -> Mask:
+        """Spots whose data do not say where their centre is: these keep it."""
+        n_blobs = len(state.factor)
+        if self._own.centre is None:
+            return np.ones(n_blobs, dtype=bool)
+        own = self._eliminate(sums, state, values, np.zeros(n_blobs)).inverse[:, self._own.centre, self._own.centre]
+        worst = np.sqrt(np.maximum(np.linalg.eigvalsh(own)[:, -1], 0.0))
+        return np.asarray((worst > WORST_CENTRE * self._reach) | (state.factor <= 0))
+
+    def _too_far(self, state: State, step: Array, begun: Array | None, left_out: Mask) -> npt.NDArray[np.int64]:
+        """Spots whose centres would move too far at once, or in all."""
+        if self._own.centre is None or state.offset is None or begun is None:
+            return np.zeros(0, dtype=np.int64)
+        move = step[:, self._own.centre]
+        long = np.linalg.norm(move, axis=1) > LONGEST_MOVE * self._reach
+        long |= np.linalg.norm(state.offset + move - begun, axis=1) > LONGEST_WAY * self._reach
+        return np.flatnonzero(long & np.any(move != 0, axis=1))
+
+    def _far_from_start(self, state: State, begun: Array | None) -> Mask:
+        if state.offset is None or begun is None:
+            return np.zeros(len(state.factor), dtype=bool)
+        return np.asarray(np.linalg.norm(state.offset - begun, axis=1) > 0.8 * LONGEST_WAY * self._reach)
 
     def _unusable(self, sums: Sums, state: State) -> Mask:
         """Spots whose factor is not positive, or whose data do not tell factor and baseline apart."""
-        block = sums.gram[:, -3:-1, -3:-1]
+        signal = self._common.columns.signal
+        block = sums.gram[:, signal : signal + 2, signal : signal + 2]
         return ~tells_apart(block) | (state.factor <= 0)
 
-    def _system(self, sums: Sums, state: State, values: Array, left_out: Mask, damping: float = 0.0) -> System:
+    def _system(
+        self, sums: Sums, state: State, values: Values, left_out: Mask, centre_damping: Array, damping: float = 0.0
+    ) -> System:
         if left_out.all():
             raise InputError(
                 "no spot shows a halo that falls off like thermal diffuse scattering: check geometry, hkl and mask"
             )
-        return eliminate(sums, state, self._transform(values), damping).without(left_out)
+        return self._eliminate(sums, state, values, centre_damping, damping).without(left_out)
 
-    def _step(self, system: System, values: Array) -> tuple[Array, float]:
-        """Bounded step of the fitted constants, and the decrease of the deviance that the model predicts."""
+    def _step(self, system: System, values: Values) -> tuple[Array, float]:
+        """Bounded step of the fitted parameters, and the decrease of the deviance that the model predicts."""
         hessian, score = system.hessian, system.score
         linear = float(system.linear_decrease.sum())
         if not len(score):
             return np.zeros(0), linear
-        fitted = self._fitted()
-        unit = 1 / np.sqrt(np.maximum(np.diag(hessian), np.finfo(float).tiny))
+        unit = _unit(hessian)
         scaled = hessian * np.outer(unit, unit) + 1e-13 * np.eye(len(unit))
-        upper = np.linalg.cholesky(scaled).T
+        values_, vectors = np.linalg.eigh(scaled)
+        root = vectors * np.sqrt(np.maximum(values_, 1e-13))  # of a matrix that rounding may have made indefinite
+        upper = np.linalg.qr(root.T)[1]
         target = solve_triangular(upper, score * unit, trans="T")
-        bounds = [(limit[fitted] - values[fitted]) / unit for limit in (self._constants.lower, self._constants.upper)]
+        x = self._common.vector(values)
+        bounds = [(limit - x) / unit for limit in self._common.bounds()]
+        bounds = [np.minimum(bounds[0], 0.0), np.maximum(bounds[1], 0.0)]
         step = lsq_linear(upper, target, bounds=bounds, method="bvls").x * unit
         return step, linear + float(2 * score @ step - step @ hessian @ step)
 
-    def _at_bound(self, values: Array, system: System) -> Mask:
-        """Constants that sit on a bound and are pushed against it."""
-        at_bound = np.zeros(len(values), dtype=bool)
-        score = system.score
-        for k, index in enumerate(self._fitted()):
-            room = 1e-9 * max(1.0, abs(values[index]))
-            at_lower = values[index] - self._constants.lower[index] <= room and score[k] < 0
-            at_upper = self._constants.upper[index] - values[index] <= room and score[k] > 0
-            at_bound[index] = at_lower or at_upper
-        return at_bound
+    def _at_bound(self, values: Values, system: System) -> Mask:
+        """Parameters that sit on a bound and are pushed against it."""
+        x, (lower, upper) = self._common.vector(values), self._common.bounds()
+        room = 1e-9 * np.maximum(1.0, np.abs(x))
+        return np.asarray(((x - lower <= room) & (system.score < 0)) | ((upper - x <= room) & (system.score > 0)))
 
-    def _frees_scale(self, sums: Sums, state: State, values: Array, left_out: Mask) -> bool:
+    def _frees_scale(self, sums: Sums, state: State, values: Values, left_out: Mask) -> bool:
         """Free a held scale if the quantum terms are large and determine it; says whether it did."""
-        if self._scale is not Scale.HELD or not self._may_free_scale:
+        common, conditions = self._common, self._conditions
+        if common.scale is not Scale.HELD or not self._may_free_scale:
             return False
-        if quantum_term(state.tensor, self._points.q_max, self._temperature, self._density) <= SCALE_QUANTUM:
+        reached = quantum_term(state.tensor, self._points.q_max, conditions.temperature, conditions.density)
+        if reached <= SCALE_QUANTUM:
             return False
-        rows = self._transform(values)
-        with_scale = np.vstack([rows, np.eye(1, rows.shape[1], rows.shape[1] - 2)])
-        hessian = eliminate(sums, state, with_scale).without(left_out).hessian
+        transform = common.with_scale(values)
+        hessian = eliminate(sums, state, common.columns, transform).without(left_out).hessian
         if np.linalg.cond(hessian) > 1 / np.finfo(float).eps or np.linalg.inv(hessian)[-1, -1] >= SCALE_SIGMA**2:
             return False
-        self._scale = Scale.FREE
+        common.scale = Scale.FREE
         return True
+
+    def _hold_undetermined(
+        self, sums: Sums, state: State, values: Values, left_out: Mask, centre_held: Mask
+    ) -> bool:
+        """Hold corrections that the data do not determine, alone or in a combination; says whether it did."""
+        common, changed = self._common, False
+        centre_damping = np.where(centre_held, np.inf, 0.0)
+        while (~common.geometry_held).any() and not left_out.all():
+            hessian = self._eliminate(sums, state, values, centre_damping).without(left_out).hessian
+            unit = _unit(hessian)
+            lowest, vectors = np.linalg.eigh(hessian * np.outer(unit, unit))
+            constants = len(common.fitted)
+            dead = np.flatnonzero(np.diag(hessian) <= 0)
+            if len(dead) and dead[-1] >= constants:
+                culprit = int(dead[-1])
+            elif lowest[0] < UNDETERMINED and np.abs(vectors[constants:, 0]).max() > 0.1:
+                weights = np.abs(vectors[constants:, 0])
+                culprit = constants + int(np.flatnonzero(weights > 0.3 * weights.max())[-1])
+            else:
+                break
+            free = np.flatnonzero(~common.geometry_held)
+            common.geometry_held[free[culprit - constants]] = True
+            changed = True
+        return changed
 
     def _check_determined(self, system: System) -> None:
         hessian = system.hessian
         if not len(hessian):
             return
-        unit = 1 / np.sqrt(np.maximum(np.diag(hessian), np.finfo(float).tiny))
+        unit = _unit(hessian)
         lowest, vectors = np.linalg.eigh(hessian * np.outer(unit, unit))
         if lowest[0] < DEGENERATE:
             weights = np.abs(vectors[:, 0])
             names = [
-                self._constants.names[index]
-                for index, weight in zip(self._fitted(), weights, strict=True)
+                name
+                for name, weight in zip(self._common.names, weights, strict=True)
                 if weight > 0.3 * weights.max()
             ]
             raise InputError(
@@ -295,8 +384,15 @@ class Minimiser:
                 "or freeze a constant in CGUESS (min = max)"
             )
 
-    def _record(self, deviance: float, predicted: float, damping: float, accepted: bool, values: Array) -> None:
-        iteration = Iteration(deviance, predicted, damping, accepted, values.copy())
+    def _record(self, deviance: float, predicted: float, damping: float, accepted: bool, values: Values) -> None:
+        iteration = Iteration(
+            deviance, predicted, damping, accepted, values.constants.copy(), values.geometry.copy()
+        )
         self._iterations.append(iteration)
         if self._report is not None:
             self._report(iteration)
+
+
+def _unit(hessian: Array) -> Array:
+    """Units of the parameters in which the diagonal is 1."""
+    return np.asarray(1 / np.sqrt(np.maximum(np.diag(hessian), np.finfo(float).tiny)))

@@ -1,7 +1,8 @@
 """From the Gram matrices of the spots to the small system of the common parameters.
 
-Factor and baseline of a spot meet only its own pixels, so they are eliminated spot by spot (Schur complement; for
-linear parameters this is variable projection, Golub & Pereyra 1973), and the common parameters see the sum over spots.
+A spot's own parameters (factor, baseline and, where asked for, slope of the baseline, scale of the background and offset
+of the centre) meet only its own pixels, so they are eliminated spot by spot (Schur complement; for linear parameters this
+is variable projection, Golub & Pereyra 1973), and the common parameters see the sum over spots.
 """
 
 from __future__ import annotations
@@ -11,13 +12,34 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tds2el.model.engine import State, Sums
+from tds2el.model.engine import Columns, State, Sums
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 SINGULAR = 1e-9
-"""Relative determinant of a spot's (factor, baseline) block below which its data do not tell the two apart."""
+"""Relative determinant of a spot's (factor, baseline) block below which its data do not tell the two apart; and eigenvalue
+of its whole scaled block below which a combination of its parameters keeps its value."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """Places of a spot's own parameters among each other: factor 0, baseline 1, then those below; None where absent."""
+
+    slope: slice | None
+    background: int | None
+    centre: slice | None
+    count: int
+
+    @classmethod
+    def of(cls, columns: Columns) -> Own:
+        """Those that an engine has columns for."""
+        slope = slice(2, 5) if columns.slope else None
+        after = 5 if columns.slope else 2
+        background = after if columns.background else None
+        after += columns.background
+        centre = slice(after, after + 3) if columns.centre else None
+        return cls(slope, background, centre, after + 3 * columns.centre)
 
 
 @dataclass(frozen=True)
@@ -28,12 +50,12 @@ class System:
     ----------
     scores, hessians : ndarray, shapes (n_blobs, k) and (n_blobs, k, k)
         Score and Fisher information of the common parameters, spot by spot; zero for spots that are left out.
-    linear : ndarray, shape (n_blobs, 2)
-        The step of factor and baseline at fixed common parameters.
-    coupling : ndarray, shape (n_blobs, 2, k)
+    linear : ndarray, shape (n_blobs, own)
+        The step of the spots' own parameters at fixed common ones, in the order of `Own`.
+    coupling : ndarray, shape (n_blobs, own, k)
         Minus the change of that step per unit step of the common parameters.
-    inverse : ndarray, shape (n_blobs, 2, 2)
-        Inverse Fisher information of factor and baseline at fixed common parameters.
+    inverse : ndarray, shape (n_blobs, own, own)
+        Inverse Fisher information of the spots' own parameters at fixed common ones.
     linear_decrease : ndarray, shape (n_blobs,)
         Decrease of the deviance from `linear` alone.
     """
@@ -56,7 +78,7 @@ class System:
         return np.asarray(self.hessians.sum(axis=0))
 
     def spot_step(self, step: Array) -> Array:
-        """Steps of factor and baseline, (n_blobs, 2), that go with a step of the common parameters."""
+        """Steps of the spots' own parameters, (n_blobs, own), that go with a step of the common parameters."""
         return self.linear - self.coupling @ step
 
     def without(self, spots: Mask) -> System:
@@ -78,43 +100,73 @@ def tells_apart(block: Array) -> Mask:
     return np.asarray(product - block[:, 0, 1] ** 2 > SINGULAR * product)
 
 
-def eliminate(sums: Sums, state: State, transform: Array, damping: float = 0.0) -> System:
-    """Eliminate factor and baseline of every spot.
+def eliminate(
+    sums: Sums,
+    state: State,
+    columns: Columns,
+    transform: Array,
+    damping: float = 0.0,
+    centre_damping: Array | None = None,
+) -> System:
+    """Eliminate the spots' own parameters.
 
     Parameters
     ----------
     sums : Sums
-        One pass over the pixels; the columns end with S, 1 and the residual.
+        One pass over the pixels.
     state : State
         Where the pass was made.
-    transform : ndarray, shape (k, columns − 3 + 2)
-        ∂S of the common parameters as combinations of the engine's columns without 1 and the residual: its last column
-        multiplies S itself.
+    columns : Columns
+        Of the engine that made it.
+    transform : ndarray, shape (k, columns.signal + 1) or (n_blobs, k, columns.signal + 1)
+        ∂S of the common parameters as combinations of the engine's columns up to S itself.
     damping : float
         Raises the diagonals of all Fisher matrices by this fraction (Levenberg-Marquardt).
+    centre_damping : ndarray, shape (n_blobs,), optional
+        The same for the offsets of each spot alone; infinity holds them.
     """
     n_blobs, width = sums.gram.shape[:2]
-    k = len(transform)
-    mixing = np.zeros((n_blobs, k + 3, width))
-    mixing[:, :k, : width - 2] = state.factor[:, None, None] * transform
-    mixing[:, k:, width - 3 :] = np.eye(3)
+    k, own, signal = transform.shape[-2], Own.of(columns), columns.signal
+    factor = state.factor[:, None, None]
+    mixing = np.zeros((n_blobs, k + own.count + 1, width))
+    mixing[:, :k, : signal + 1] = factor * transform
+    linear = own.count - 3 * columns.centre
+    mixing[:, k : k + linear, signal : signal + linear] = np.eye(linear)
+    if own.centre is not None:
+        mixing[:, k + linear : k + linear + 3, signal - 3 : signal] = factor * np.eye(3)
+        if centre_damping is not None:
+            mixing[np.isinf(centre_damping), k + linear : k + linear + 3] = 0.0
+    mixing[:, -1, -1] = 1.0
     gram = mixing @ sums.gram @ np.swapaxes(mixing, 1, 2)
-    diagonal = np.arange(k + 2)
+    diagonal = np.arange(k + own.count)
     gram[:, diagonal, diagonal] *= 1 + damping
+    if own.centre is not None and centre_damping is not None:
+        softened = np.where(np.isinf(centre_damping), 0.0, centre_damping)[:, None]
+        gram[:, diagonal[k + linear :], diagonal[k + linear :]] *= 1 + softened
 
-    block = gram[:, k : k + 2, k : k + 2]
+    block = gram[:, k : k + own.count, k : k + own.count]
     determined = tells_apart(block)
-    safe = np.where(determined[:, None, None], block, np.eye(2))
-    inverse = np.linalg.inv(safe) * determined[:, None, None]
-    cross, residual = gram[:, k : k + 2, :k], gram[:, k : k + 2, -1]
+    inverse = _inverse(block) * determined[:, None, None]
+    cross, residual = gram[:, k : k + own.count, :k], gram[:, k : k + own.count, -1]
     coupling = inverse @ cross
-    linear = np.einsum("bij,bj->bi", inverse, residual)
+    step = np.einsum("bij,bj->bi", inverse, residual)
     system = System(
         scores=gram[:, :k, -1] - np.einsum("bik,bi->bk", coupling, residual),
         hessians=gram[:, :k, :k] - np.swapaxes(cross, 1, 2) @ coupling,
-        linear=linear,
+        linear=step,
         coupling=coupling,
         inverse=inverse,
-        linear_decrease=np.einsum("bi,bi->b", linear, residual),
+        linear_decrease=np.einsum("bi,bi->b", step, residual),
     )
     return system.without(~determined)
+
+
+def _inverse(block: Array) -> Array:
+    """Inverses of symmetric matrices (n, m, m), scaled first; combinations that no data determine get nothing."""
+    diagonal = np.diagonal(block, axis1=1, axis2=2)
+    unit = np.divide(1.0, np.sqrt(np.maximum(diagonal, 0)), out=np.zeros(diagonal.shape), where=diagonal > 0)
+    scaled = block * unit[:, :, None] * unit[:, None, :]
+    values, vectors = np.linalg.eigh(scaled)
+    inverted = np.divide(1.0, values, out=np.zeros(values.shape), where=values > SINGULAR)
+    inverse = (vectors * inverted[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    return np.asarray(inverse * unit[:, :, None] * unit[:, None, :])

@@ -36,8 +36,8 @@ class Piece:
     background, weight : ndarray, shape (n,), optional
         τB at τ = 1, in counts, and the factor 0 < ω ≤ 1 on the pixel's information that its own variance leaves.
         Both or neither.
-    row, column, phi : ndarray, shape (n,), optional
-        Where the pixel is on the detector, and the goniometer angle of its frame in degrees.
+    row, column, phi, frame : ndarray, shape (n,), optional
+        Where the pixel is on the detector, the goniometer angle of its frame in degrees, and the frame's number.
     """
 
     q: Array
@@ -48,6 +48,7 @@ class Piece:
     row: Array | None = None
     column: Array | None = None
     phi: Array | None = None
+    frame: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class Points:
     q_min : float
         Smallest |q|, Å⁻¹.
     background, pixels : bool
-        Whether the pieces have background and weight, and row, column and phi.
+        Whether the pieces have background and weight, and row, column, phi and frame.
+    mean_background : ndarray, shape (n_blobs,), or 0
+        Mean of τB at τ = 1, counts.
     """
 
     nodes: Array
@@ -80,6 +83,7 @@ class Points:
     q_min: float = 0.0
     background: bool = False
     pixels: bool = False
+    mean_background: Array | float = 0.0
 
     @property
     def floors(self) -> Array:
