@@ -1,4 +1,5 @@
-// Gathers, from one frame, the pixels inside the balls |Q - G| <= delta_max round the nodes it sees.
+// Gathers, from one frame, the pixels inside the balls |Q - G - d| <= delta_max round the nodes it sees, where d is the
+// measured shift of a Bragg peak from its node G; the Q that it gives is Q - d.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -83,11 +84,12 @@ class RegionGatherer {
   public:
     RegionGatherer(dense<bool> mask, const dense<double> &pixel_to_lab, const dense<double> &beam, double lmbda,
                    const dense<double> &in_plane, const dense<double> &normal, double pol_degree, double dist,
-                   dense<double> centres, dense<double> neighbours, dense<std::int64_t> neighbour_offsets,
-                   double delta_min, double delta_max, double threshold, double saturation, int border)
+                   dense<double> centres, dense<double> shifts, dense<double> neighbours,
+                   dense<std::int64_t> neighbour_offsets, double delta_min, double delta_max, double threshold,
+                   double saturation, int border)
         : mask_(std::move(mask)), pixel_to_lab_(to_matrix(pixel_to_lab)), beam_(to_vector(beam)), wave_number_(1 / lmbda),
           in_plane_(to_vector(in_plane)), normal_(to_vector(normal)), pol_degree_(pol_degree), dist_(dist),
-          centres_(std::move(centres)), neighbours_(std::move(neighbours)), offsets_(std::move(neighbour_offsets)),
+          centres_(std::move(centres)), shifts_(std::move(shifts)), neighbours_(std::move(neighbours)), offsets_(std::move(neighbour_offsets)),
           min2_(delta_min * delta_min), max2_(delta_max * delta_max), threshold_(threshold), saturation_(saturation),
           border_(border) {
         // q belongs to the other node beyond the plane half way: q·v > v²/2.
@@ -97,6 +99,14 @@ class RegionGatherer {
         }
         if (mask_.ndim() != 2) throw std::invalid_argument("the mask must be 2-D");
         if (offsets_.size() != centres_.size() / 3 + 1) throw std::invalid_argument("one offset per centre, plus one");
+        if (shifts_.size() != centres_.size()) throw std::invalid_argument("one shift per centre");
+    }
+
+    // Frames from now on have another mask.
+    void set_mask(dense<bool> mask) {
+        if (mask.ndim() != 2 || mask.shape(0) != mask_.shape(0) || mask.shape(1) != mask_.shape(1))
+            throw std::invalid_argument("the masks differ in shape");
+        mask_ = std::move(mask);
     }
 
     template <class T>
@@ -158,7 +168,7 @@ class RegionGatherer {
     bool region(const T *image, const Matrix &turn, std::int64_t blob, const std::int64_t *box, double denominator,
                 std::int64_t *lost) {
         const std::int64_t width = mask_.shape(1);
-        const double *g = centres_.data() + 3 * blob;
+        const double *g = centres_.data() + 3 * blob, *d = shifts_.data() + 3 * blob;
         const std::size_t peaks_before = peaks_.row.size(), points_before = points_.row.size();
         shell_.clear();
         std::vector<std::array<std::int64_t, 2>> hot;
@@ -170,7 +180,9 @@ class RegionGatherer {
                 const Vector direction{p[0] * inverse, p[1] * inverse, p[2] * inverse};
                 const Vector lab{(direction[0] + beam_[0]) * wave_number_, (direction[1] + beam_[1]) * wave_number_,
                                  (direction[2] + beam_[2]) * wave_number_};
-                const Vector q_full = turn * lab;
+                // Re-centred: what was measured at G + d counts as G everywhere.
+                const Vector q_true = turn * lab;
+                const Vector q_full{q_true[0] - d[0], q_true[1] - d[1], q_true[2] - d[2]};
                 const Vector q{q_full[0] - g[0], q_full[1] - g[1], q_full[2] - g[2]};
                 const double q2 = dot(q, q);
                 if (q2 > max2_) continue;
@@ -228,7 +240,7 @@ class RegionGatherer {
     double wave_number_;
     Vector in_plane_, normal_;
     double pol_degree_, dist_;
-    dense<double> centres_, neighbours_;
+    dense<double> centres_, shifts_, neighbours_;
     dense<std::int64_t> offsets_;
     std::vector<double> bisectors_;
     double min2_, max2_, threshold_, saturation_;
@@ -249,12 +261,13 @@ template <class... T> void define_frame(py::class_<RegionGatherer> &c) {
 void register_region(py::module_ &m) {
     py::class_<RegionGatherer> c(m, "RegionGatherer");
     c.def(py::init<dense<bool>, const dense<double> &, const dense<double> &, double, const dense<double> &,
-                   const dense<double> &, double, double, dense<double>, dense<double>, dense<std::int64_t>, double,
-                   double, double, double, int>(),
+                   const dense<double> &, double, double, dense<double>, dense<double>, dense<double>,
+                   dense<std::int64_t>, double, double, double, double, int>(),
           py::kw_only(), py::arg("mask"), py::arg("pixel_to_lab"), py::arg("beam"), py::arg("lmbda"),
           py::arg("in_plane"), py::arg("normal"), py::arg("pol_degree"), py::arg("dist"), py::arg("centres"),
-          py::arg("neighbours"), py::arg("neighbour_offsets"), py::arg("delta_min"), py::arg("delta_max"),
-          py::arg("threshold"), py::arg("saturation"), py::arg("border"));
+          py::arg("shifts"), py::arg("neighbours"), py::arg("neighbour_offsets"), py::arg("delta_min"),
+          py::arg("delta_max"), py::arg("threshold"), py::arg("saturation"), py::arg("border"));
+    c.def("set_mask", &RegionGatherer::set_mask, py::arg("mask"));
     define_frame<std::int32_t, std::uint32_t, std::uint16_t, std::int16_t, std::uint8_t, std::int8_t, std::int64_t,
                  std::uint64_t, float, double>(c);
 }

@@ -65,7 +65,7 @@ _Points = tuple[
     npt.NDArray[np.int32],  # column
     npt.NDArray[np.float64],  # counts
     npt.NDArray[np.float32],  # correction
-    npt.NDArray[np.float64],  # Q (n, 3)
+    npt.NDArray[np.float64],  # Q (n, 3), less the shift
 ]
 
 class RegionGatherer:
@@ -81,6 +81,7 @@ class RegionGatherer:
         pol_degree: float,
         dist: float,
         centres: npt.ArrayLike,
+        shifts: npt.ArrayLike,
         neighbours: npt.ArrayLike,
         neighbour_offsets: npt.ArrayLike,
         delta_min: float,
@@ -89,6 +90,7 @@ class RegionGatherer:
         saturation: float,
         border: int,
     ) -> None: ...
+    def set_mask(self, mask: npt.NDArray[np.bool_]) -> None: ...
     def frame(
         self,
         image: npt.NDArray[np.generic],

@@ -201,8 +201,6 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = ()) -> Sett
         values["output_folder"] = sources.input_file.parent
     values["collectSpots"] = _without_duplicates(values["collectSpots"], where["collectSpots"], warnings)
     _check_presence(sources, values, input_file)
-    if values["collectSpots"] is not None and values["file_maxima"] is not None:
-        warnings.append(f"{where['file_maxima']}: file_maxima is not used: collectSpots ({where['collectSpots']}) wins")
     _check_radii(values, where)
     _check_cell(values, where)
     return Settings(

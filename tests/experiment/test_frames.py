@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,15 @@ def write_series(folder: Path, starts: list[float | None], increment: float | No
         write_cbf(folder / f"scan_{n + 1:05d}.cbf", n, start, None if start is None else increment)
 
 
+def frame_settings(prefix: str, postfix: str, angle: Any = None, **values: Any) -> FrameSettings:
+    unset = dict.fromkeys((field.name for field in fields(FrameSettings)))
+    given = {"images_prefix": prefix, "images_postfix": postfix, "frame_angle": angle}
+    return FrameSettings(**(unset | given | values))
+
+
 def open_series(folder: Path, pattern: str = "scan_*.cbf", angle: Any = None, step: float = 0.1) -> FrameSeries:
     prefix, postfix = pattern.split("*")
-    return open_frame_series(FrameSettings(f"{folder}/{prefix}", postfix, angle, None, None), step)
+    return open_frame_series(frame_settings(f"{folder}/{prefix}", postfix, angle), step)
 
 
 def test_cbf_counts_survive(tmp_path: Path) -> None:

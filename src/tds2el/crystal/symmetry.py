@@ -100,6 +100,26 @@ def point_group(generators_or_symbol: str, cell: Cell, centring: str | None) -> 
     return PointGroup(name, cartesian, on_hkl, repaired, system, centring)
 
 
+def with_replicas(hkl: npt.ArrayLike, group: PointGroup) -> npt.NDArray[np.int64]:
+    """Reflections and everything equivalent to them.
+
+    Parameters
+    ----------
+    hkl : int array (n, 3)
+    group : PointGroup
+
+    Returns
+    -------
+    int array (m, 3)
+        Each reflection once: those given, in their order, then the others in ascending order.
+    """
+    given = np.asarray(hkl, dtype=np.int64).reshape(-1, 3)
+    first = np.sort(np.unique(given, axis=0, return_index=True)[1])
+    images = np.unique((given[first] @ group.hkl_operations.transpose(0, 2, 1)).reshape(-1, 3), axis=0)
+    new = ~(images[:, None] == given[first][None]).all(axis=2).any(axis=1)
+    return np.concatenate([given[first], images[new]])
+
+
 def crystal_system(operations: npt.NDArray[np.float64]) -> str:
     """The crystal system of Cartesian operations (n, 3, 3), from the axes of their rotational parts."""
     proper = np.linalg.det(operations).round()[:, None, None] * operations

@@ -30,6 +30,7 @@ class FrameSeries:
     count_cutoff : lowest count from which the headers call a pixel saturated, or None
     pixel_mask : (rows, columns) True = good, from the files themselves (Eiger), or None
     files : names of the files
+    option : which option found them, for messages
     """
 
     names: list[str]
@@ -40,6 +41,7 @@ class FrameSeries:
     pixel_mask: npt.NDArray[np.bool_] | None
     files: list[str]
     _frames_in_file: npt.NDArray[np.int64]
+    option: str = "images_prefix"
     _open: images.ImageFile | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +73,7 @@ class FrameSeries:
         if data.shape != self.shape:
             raise InputError(
                 f"{self.names[n]}: shape {data.shape[0]}×{data.shape[1]}, but that of the first frame is "
-                f"{self.shape[0]}×{self.shape[1]}; remove the frame or correct images_prefix"
+                f"{self.shape[0]}×{self.shape[1]}; remove the frame or correct {self.option}"
             )
         return data
 
@@ -129,7 +131,7 @@ def open_frame_series(frames: FrameSettings, angular_step: float) -> FrameSeries
         angles.check_numbers(files, numbers)
 
     n_in_file, file_headers, mask = _scan(files)
-    names = [file if n == 1 else f"{file}::{i}" for file, n in zip(files, n_in_file, strict=True) for i in range(n)]
+    names = _names(files, n_in_file)
     if frames.frame_angle == "number":
         if len(names) != len(files):
             stack = files[int(np.argmax(n_in_file))]
@@ -142,27 +144,64 @@ def open_frame_series(frames: FrameSettings, angular_step: float) -> FrameSeries
             angles.check_angles(names, scan, angular_step)
             x = np.arange(len(names), dtype=np.float64)
 
+    return _series(files, n_in_file, file_headers, mask, x)
+
+
+def open_still_series(prefix: str, postfix: str, option: str) -> FrameSeries:
+    """Frames whose angles do not matter: any number in any order, as they are found.
+
+    Parameters
+    ----------
+    prefix, postfix : str
+    option : str
+        The option that gave the prefix, for messages.
+
+    Raises
+    ------
+    InputError
+        No file found; a file that cannot be read.
+    """
+    files = _find_files(prefix, postfix, option)
+    n_in_file, file_headers, mask = _scan(files)
+    x = np.arange(sum(n_in_file), dtype=np.float64)
+    return _series(files, n_in_file, file_headers, mask, x, option)
+
+
+def _names(files: Sequence[str], n_in_file: Sequence[int]) -> list[str]:
+    return [file if n == 1 else f"{file}::{i}" for file, n in zip(files, n_in_file, strict=True) for i in range(n)]
+
+
+def _series(
+    files: list[str],
+    n_in_file: list[int],
+    file_headers: list[Header],
+    mask: npt.NDArray[np.bool_] | None,
+    angle_index: npt.NDArray[np.float64],
+    option: str = "images_prefix",
+) -> FrameSeries:
     first = _first_frame(files[0], n_in_file[0])
     if mask is not None and mask.shape != first.shape:
         raise InputError(f"{files[0]}: its pixel_mask has the shape {mask.shape}, its frames {first.shape}")
     return FrameSeries(
-        names=names,
+        names=_names(files, n_in_file),
         shape=(first.shape[0], first.shape[1]),
         dtype=first.dtype,
-        angle_index=x,
+        angle_index=angle_index,
         count_cutoff=headers.lowest_cutoff(file_headers),
         pixel_mask=mask,
         files=files,
         _frames_in_file=np.array(n_in_file, dtype=np.int64),
+        option=option,
     )
 
 
-def _find_files(prefix: str, postfix: str) -> list[str]:
+def _find_files(prefix: str, postfix: str, option: str = "images_prefix") -> list[str]:
     # The second try is for folders with [ ] in their names.
     found = glob.glob(prefix + "*" + postfix) or glob.glob(f"{glob.escape(prefix)}*{glob.escape(postfix)}")
     files = sorted(f for f in found if not os.path.isdir(f))
     if not files:
-        raise InputError(f"no file matches {prefix}*{postfix}; check images_prefix and images_postfix")
+        postfix_option = option.replace("_prefix", "_postfix")
+        raise InputError(f"no file matches {prefix}*{postfix}; check {option} and {postfix_option}")
     return files
 
 

@@ -11,7 +11,9 @@ from tds2el.errors import InputError
 from tds2el.experiment.frames import FrameSeries
 
 
-def read_normalisation(path: str | Path, series: FrameSeries) -> npt.NDArray[np.float64]:
+def read_normalisation(
+    path: str | Path, series: FrameSeries, option: str = "normalisation_file"
+) -> npt.NDArray[np.float64]:
     """Read the denominators (monitor counts) by which the frames are to be divided.
 
     Each line has the name of a frame, with path (a relative one starts at the normalisation file's folder; it
@@ -28,7 +30,7 @@ def read_normalisation(path: str | Path, series: FrameSeries) -> npt.NDArray[np.
         The file cannot be read or has a malformed line (also among rows of other frames); a frame has no row,
         contradicting rows, or a denominator that is not positive and finite.
     """
-    by_path, by_name = _read_rows(Path(path))
+    by_path, by_name = _read_rows(Path(path), option)
     denominators = np.empty(series.n_frames)
     for n, frame in enumerate(series.names):
         full = os.path.abspath(frame)
@@ -51,13 +53,13 @@ def read_normalisation(path: str | Path, series: FrameSeries) -> npt.NDArray[np.
 _Rows = dict[str, list[tuple[int, float]]]
 
 
-def _read_rows(path: Path) -> tuple[_Rows, _Rows]:
+def _read_rows(path: Path, option: str) -> tuple[_Rows, _Rows]:
     """(line, denominator) of each row, by full path and by file name."""
     try:
         # Names of files need not be UTF-8; Python's own file names come out the same way.
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise InputError(f"normalisation_file {path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{option} {path}: cannot be read: {error.strerror}") from error
     by_path: _Rows = {}
     by_name: _Rows = {}
     for number, line in enumerate(text.split("\n"), start=1):

@@ -22,23 +22,24 @@ class PointList:
     sorted by blob, then frame, row, column, and are forgotten: the peak of memory is the points plus one column.
     """
 
-    def __init__(self, pixel_type: type[np.unsignedinteger[Any]]) -> None:
+    def __init__(self, pixel_type: type[np.unsignedinteger[Any]], with_background: bool = False) -> None:
         self.pixel_type = pixel_type
+        self.names = (*COLUMNS, "background") if with_background else COLUMNS
         self._frame: list[int] = []
         self._blob: list[IntArray] = []
         self._number: list[IntArray] = []
-        self._columns: dict[str, list[AnyArray]] = {name: [] for name in COLUMNS}
+        self._columns: dict[str, list[AnyArray]] = {name: [] for name in self.names}
 
     def add(self, frame: int, blobs: IntArray, points: tuple[AnyArray, ...]) -> None:
-        """Append a frame's points: (number of each blob, row, column, counts, correction, Q)."""
-        number, row, column, counts, correction, q = points
+        """Append a frame's points: (number of each blob, row, column, counts, correction, Q[, background])."""
+        number, row, column, *others = points
         if not row.size:
             return
         self._frame.append(frame)
         self._blob.append(blobs)
         self._number.append(number)
         row, column = row.astype(self.pixel_type), column.astype(self.pixel_type)
-        for name, values in zip(COLUMNS, (row, column, counts, correction, q), strict=True):
+        for name, values in zip(self.names, (row, column, *others), strict=True):
             self._columns[name].append(values)
 
     def number(self, n_blobs: int) -> IntArray:

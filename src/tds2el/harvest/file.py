@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import h5py
 
 FORMAT = "tds2el harvest"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Why a pixel of the shell is no point, in the order of the compiled gatherer's tallies.
 LOSSES = ("nearer_to_another_node", "masked", "negative_counts", "over_threshold")
 # A fit reads counts, correction and Q, so these stay contiguous; the others are compressed.
@@ -38,6 +38,8 @@ UNITS = {
     "counts": "counts",
     "Q": "1/angstrom",
     "centre": "1/angstrom",
+    "offset": "1/angstrom",
+    "background": "counts",
     "angle": "degrees",
     "phi": "degrees",
     "row": "pixels",
@@ -52,14 +54,15 @@ class Tables:
     Attributes
     ----------
     blobs : dict of ndarray, shape (blobs, ...)
-        hkl, centre, angle, first_frame, last_frame, frames, frames_over_threshold and the losses by cause.
+        hkl, centre, offset, angle, first_frame, last_frame, frames, frames_over_threshold and the losses by cause.
     point_offset, peak_offset : ndarray, shape (blobs + 1,)
         Blob b owns points point_offset[b] : point_offset[b + 1].
     frame_names : list of str
     frames : dict of ndarray, shape (frames,)
         phi, denominator, points.
     shell : dict of float
-        delta_min, delta_max, longest_reciprocal (Å⁻¹), threshold, saturation (counts).
+        delta_min, delta_max, longest_reciprocal (Å⁻¹), threshold, saturation (counts), and background_exposure
+        if there are frames of the background.
     cell : Cell
     """
 
@@ -121,6 +124,8 @@ class HarvestFile:
     hkl : ndarray of int, shape (blobs, 3)
     centre : ndarray, shape (blobs, 3)
         G in the crystal frame, Å⁻¹.
+    shift : ndarray, shape (blobs, 3)
+        Measured offset of the Bragg peak that was taken off Q, so that Q − centre is q; 0 where none was given. Å⁻¹.
     angle : ndarray, shape (blobs,)
         phi of closest approach, degrees; with hkl the key of a blob.
     first_frame, last_frame, frames, frames_over_threshold : ndarray of int, shape (blobs,)
@@ -129,6 +134,10 @@ class HarvestFile:
     offset, peak_offset : ndarray of int, shape (blobs + 1,)
     delta_min, delta_max, longest_reciprocal : float
         Å⁻¹.
+    threshold, saturation : float
+        Counts that are exceeded by, or reached by, pixels above threshold; inf where there is none.
+    background_exposure : float or None
+        Sum of the denominators of the background frames; None without any.
     cell : Cell
     settings : dict
         Every option's value at the harvest.
@@ -169,6 +178,7 @@ class HarvestFile:
         blobs, shell = entry["blobs"], entry["shell"]
         self.hkl: npt.NDArray[np.int64] = blobs["hkl"][()].astype(np.int64)
         self.centre: npt.NDArray[np.float64] = blobs["centre"][()]
+        self.shift: npt.NDArray[np.float64] = blobs["offset"][()]
         self.angle: npt.NDArray[np.float64] = blobs["angle"][()]
         self.first_frame, self.last_frame, self.frames, self.frames_over_threshold = (
             np.asarray(blobs[name][()], dtype=np.int64)
@@ -180,13 +190,18 @@ class HarvestFile:
         self.delta_min, self.delta_max, self.longest_reciprocal = (
             float(shell[name][()]) for name in ("delta_min", "delta_max", "longest_reciprocal")
         )
+        self.threshold, self.saturation = (float(shell[name][()]) for name in ("threshold", "saturation"))
+        self.background_exposure: float | None = None
+        if "background_exposure" in shell:
+            self.background_exposure = float(shell["background_exposure"][()])
         self.cell = Cell(*(float(x) for x in shell["cell"][()]))
         self.settings: dict[str, Any] = json.loads(entry["settings/values"][()])
         self.frame_names: list[str] = list(entry["frames/name"].asstr()[()])
         self.phi: npt.NDArray[np.float64] = entry["frames/phi"][()]
         self.denominator: npt.NDArray[np.float64] = entry["frames/denominator"][()]
         for group, offset in (("points", self.offset), ("peaks", self.peak_offset)):
-            if any(len(entry[f"{group}/{name}"]) != offset[-1] for name in ("counts", "correction", "Q")):
+            names = ["counts", "correction", "Q"] + ["background"] * (self.has_background and group == "points")
+            if any(len(entry[f"{group}/{name}"]) != offset[-1] for name in names):
                 raise KeyError(f"{group} and blobs disagree")
 
     @property
@@ -204,25 +219,54 @@ class HarvestFile:
         """Pixels above threshold of each blob."""
         return np.diff(self.peak_offset)
 
+    @property
+    def has_background(self) -> bool:
+        """Whether the points have the counts that frames without the crystal let expect."""
+        return self.background_exposure is not None
+
     def points(
         self, blob: int, start: int = 0, stop: int | None = None
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
         """Counts (n,), correction κ (n,) and Q (n, 3) of a blob's points start:stop."""
-        first, end, _ = slice(start, stop).indices(int(self.n_points[blob]))
-        base = int(self.offset[blob])
-        return self._columns("points", base + first, base + max(first, end))
+        return self.points_of_all(*self._range(blob, start, stop))
+
+    def points_of_all(
+        self, start: int, stop: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+        """Counts (n,), correction κ (n,) and Q (n, 3) of points start:stop of the whole harvest, blob after blob."""
+        return self._columns("points", start, stop)
 
     def peaks(self, blob: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
         """Counts (n,), correction κ (n,) and Q (n, 3) of a blob's pixels above threshold."""
         return self._columns("peaks", int(self.peak_offset[blob]), int(self.peak_offset[blob + 1]))
 
-    def pixels(self, blob: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Row, column and frame (n,) of a blob's points."""
-        group = self._file["entry/points"]
-        part = slice(int(self.offset[blob]), int(self.offset[blob + 1]))
+    def pixels(
+        self, blob: int, start: int = 0, stop: int | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Row, column and frame (n,) of a blob's points start:stop."""
+        part = slice(*self._range(blob, start, stop))
         with self._readable():
+            group = self._file["entry/points"]
             row, column, frame = (group[name][part].astype(np.int64) for name in ("row", "column", "frame"))
         return row, column, frame
+
+    def background(self, blob: int, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32] | None:
+        """Expected counts (n,) of the background in a blob's points start:stop; None without background frames."""
+        return self.background_of_all(*self._range(blob, start, stop))
+
+    def background_of_all(self, start: int, stop: int) -> npt.NDArray[np.float32] | None:
+        """The same of points start:stop of the whole harvest, blob after blob."""
+        if not self.has_background:
+            return None
+        with self._readable():
+            values: npt.NDArray[np.float32] = self._file["entry/points/background"][start:stop]
+        return values
+
+    def _range(self, blob: int, start: int, stop: int | None) -> tuple[int, int]:
+        """Of a blob's points start:stop among all."""
+        first, end, _ = slice(start, stop).indices(int(self.n_points[blob]))
+        base = int(self.offset[blob])
+        return base + first, base + max(first, end)
 
     def _columns(
         self, group: str, start: int, stop: int
@@ -281,7 +325,8 @@ def _write_head(file: h5py.File, settings: Settings, tables: Tables) -> None:
     shell = _group(entry, "shell")
     for name, value in tables.shell.items():
         shell[name] = value
-        shell[name].attrs["units"] = "counts" if name in ("threshold", "saturation") else "1/angstrom"
+        if name != "background_exposure":
+            shell[name].attrs["units"] = "counts" if name in ("threshold", "saturation") else "1/angstrom"
     shell["cell"] = np.array(tables.cell.parameters)
     shell["cell"].attrs["units"] = "angstrom (a b c), degrees (alpha beta gamma)"
 

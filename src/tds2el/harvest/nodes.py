@@ -15,20 +15,18 @@ CROWDED = 0.25
 """A shell beyond this part of the distance to the nearest allowed node feels that node's halo."""
 
 
-def check_nodes(hkl: IntArray, centring: str | None) -> None:
-    """Refuse the direct beam and reflections that the centring extinguishes.
+def check_nodes(hkl: IntArray, centring: str | None, option: str = "collectSpots") -> None:
+    """Refuse the direct beam and reflections that the centring extinguishes; `option` is what gave them.
 
     Raises
     ------
     InputError
     """
     if not hkl.any(axis=1).all():
-        raise InputError("collectSpots: (0, 0, 0) is the direct beam; take it out")
+        raise InputError(f"{option}: (0, 0, 0) is the direct beam; take it out")
     absent = hkl[~allowed(hkl, centring)]
     if len(absent):
-        raise InputError(
-            f"collectSpots: {node_names(absent)} absent for centring = {centring!r}; correct one or the other"
-        )
+        raise InputError(f"{option}: {node_names(absent)} absent for centring = {centring!r}; correct one or the other")
 
 
 def node_warnings(hkl: IntArray, cell: Cell, centring: str | None, delta_max: float) -> list[str]:
@@ -60,6 +58,20 @@ def node_names(hkl: IntArray, most: int = 20) -> str:
     """(h, k, l), (h, k, l), … for a message."""
     names = [_name(node) for node in hkl[:most]]
     return ", ".join(names) + (f" and {len(hkl) - most} more" if len(hkl) > most else "")
+
+
+def blob_names(hkl: IntArray, angle: npt.NDArray[np.float64], blobs: IntArray, most: int = 10) -> str:
+    """(h, k, l) at 12.345°, … for a message.
+
+    Parameters
+    ----------
+    hkl : ndarray of int, shape (n, 3)
+    angle : ndarray, shape (n,)
+    blobs : ndarray of int
+        Which of them to name.
+    """
+    names = [f"{_name(hkl[blob])} at {angle[blob]:.3f}°" for blob in blobs[:most]]
+    return ", ".join(names) + (f" and {len(blobs) - most} more" if len(blobs) > most else "")
 
 
 def _closest(hkl: IntArray, cell: Cell, centring: str | None, delta_max: float) -> tuple[str, str, float, int]:

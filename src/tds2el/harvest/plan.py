@@ -49,7 +49,9 @@ class Plan:
     node : ndarray, shape (blobs,)
         Index of each blob's node in the list the plan was made for.
     angle : ndarray, shape (blobs,)
-        phi of closest approach in degrees.
+        phi of closest approach in degrees; that of the node itself, however the ball is shifted.
+    shift : ndarray, shape (blobs, 3)
+        From the node to the middle of the ball, Å⁻¹.
     frame, blob : ndarray, shape (visits,)
         Sorted by frame, then blob.
     region : ndarray, shape (visits, 4)
@@ -58,6 +60,7 @@ class Plan:
 
     node: IntArray
     angle: Array
+    shift: Array
     frame: IntArray
     blob: IntArray
     region: IntArray
@@ -79,17 +82,81 @@ def make_plan(geometry: Geometry, nodes: Array, angle_index: Array, delta: float
         Rows and columns of a frame.
     """
     found = [(node, passage) for node, g in enumerate(nodes) for passage in passages(geometry, g, angle_index, delta)]
-    counts = [passage.frames.size for _, passage in found]
-    frame = np.concatenate([passage.frames for _, passage in found], dtype=np.int64) if found else _no_visits()
-    blob = np.repeat(np.arange(len(found)), counts)
     node = np.array([node for node, _ in found], dtype=np.int64)
-    region = regions(geometry, nodes[node[blob]], geometry.phi(angle_index[frame]), delta, shape)
+    angle = np.array([passage.angle for _, passage in found], dtype=float)
+    frames = [passage.frames for _, passage in found]
+    return _plan(geometry, nodes, node, angle, np.zeros((len(found), 3)), frames, angle_index, delta, shape)
+
+
+def shifted_plan(
+    plan: Plan,
+    shift: Array,
+    geometry: Geometry,
+    nodes: Array,
+    angle_index: Array,
+    delta: float,
+    shape: tuple[int, int],
+) -> Plan:
+    """The plan with the ball of each blob moved, so that blobs keep their node and their angle.
+
+    A moved ball may be cut where the ball round the node is not. A frame belongs to the passage of the node whose
+    frames are nearest; so the blobs of a node share no frame.
+
+    Parameters
+    ----------
+    plan : Plan
+        As `make_plan` made it with the other parameters.
+    shift : ndarray, shape (blobs, 3)
+        Å⁻¹. Blobs that are not shifted stay as they are.
+
+    Returns
+    -------
+    Plan
+        Without the blobs whose ball the detector does not see any more.
+    """
+    frames = [plan.frame[plan.blob == blob] for blob in range(len(plan.node))]
+    for node in np.unique(plan.node):
+        blobs = np.flatnonzero(plan.node == node)
+        if not shift[blobs].any():
+            continue
+        # Also those passages that miss the detector, since they own frames too.
+        own = passages(geometry, nodes[node], angle_index, delta)
+        distance = np.array([_distance(angle_index, passage.frames) for passage in own])
+        nearest = distance.argmin(axis=0)
+        angles = np.array([passage.angle for passage in own])
+        for blob in blobs[shift[blobs].any(axis=1)]:
+            curve = _SphereDistance(geometry, nodes[node] + shift[blob])
+            cut = np.abs(curve.at(geometry.phi(angle_index))) <= geometry.experiment.lmbda * delta
+            frames[blob] = np.flatnonzero(cut & (nearest == np.argmin(np.abs(angles - plan.angle[blob]))))
+    return _plan(geometry, nodes, plan.node, plan.angle, shift, frames, angle_index, delta, shape)
+
+
+def _plan(
+    geometry: Geometry,
+    nodes: Array,
+    node: IntArray,
+    angle: Array,
+    shift: Array,
+    frames: list[IntArray],
+    angle_index: Array,
+    delta: float,
+    shape: tuple[int, int],
+) -> Plan:
+    """Blobs with their frames, as visits; what the detector does not see is left out."""
+    frame = np.concatenate([_no_visits(), *frames])
+    blob = np.repeat(np.arange(len(frames)), [part.size for part in frames])
+    region = regions(geometry, nodes[node[blob]] + shift[blob], geometry.phi(angle_index[frame]), delta, shape)
     seen = (region[:, 0] < region[:, 1]) & (region[:, 2] < region[:, 3])
     frame, blob, region = frame[seen], blob[seen], region[seen]
     used, blob = np.unique(blob, return_inverse=True)
     order = np.lexsort((blob, frame))
-    angle = np.array([passage.angle for _, passage in found], dtype=float)
-    return Plan(node[used], angle[used], frame[order], blob[order], region[order])
+    return Plan(node[used], angle[used], shift[used], frame[order], blob[order], region[order])
+
+
+def _distance(angle_index: Array, frames: IntArray) -> Array:
+    """How far frames are from a range of frames, in frames; 0 inside."""
+    first, last = angle_index[frames].min(), angle_index[frames].max()
+    return np.asarray(np.maximum(0.0, np.maximum(first - angle_index, angle_index - last)))
 
 
 def passages(geometry: Geometry, node: Array, angle_index: Array, delta: float) -> list[Passage]:

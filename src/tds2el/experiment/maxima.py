@@ -1,0 +1,164 @@
+"""The table of peaks found in the frames, tagged with hkl: HDF5, see docs/file-formats.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tds2el.errors import InputError
+from tds2el.output import replaced
+
+if TYPE_CHECKING:
+    import h5py
+
+FORMAT = "tds2el maxima"
+FORMAT_VERSION = 1
+COLUMNS: dict[str, tuple[type[np.generic], str]] = {
+    "row": (np.float64, "pixels"),
+    "column": (np.float64, "pixels"),
+    "frame": (np.float64, ""),
+    "counts": (np.float64, "counts"),
+    "hkl": (np.int64, ""),
+    "accepted": (np.bool_, ""),
+}
+
+
+@dataclass(frozen=True)
+class Maxima:
+    """Peaks, one entry each.
+
+    Attributes
+    ----------
+    row, column : ndarray, shape (n,)
+        Place on the detector; centres of pixels are whole numbers, from 0.
+    frame : ndarray, shape (n,)
+        Index of the frame, from 0 in the order of the scan; between whole numbers where a peak spans frames.
+    counts : ndarray, shape (n,)
+    hkl : ndarray of int, shape (n, 3)
+        0 0 0 for a peak that has no reflection.
+    accepted : ndarray of bool, shape (n,)
+    """
+
+    row: npt.NDArray[np.float64]
+    column: npt.NDArray[np.float64]
+    frame: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.float64]
+    hkl: npt.NDArray[np.int64]
+    accepted: npt.NDArray[np.bool_]
+
+
+def write_maxima(path: str | Path, maxima: Maxima, option: str = "file_maxima") -> None:
+    """Write a table of peaks, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    ValueError
+        If the columns differ in length.
+    """
+    import h5py
+
+    columns: dict[str, npt.NDArray[Any]] = {
+        name: np.asarray(getattr(maxima, name), dtype=dtype) for name, (dtype, _) in COLUMNS.items()
+    }
+    _check_shapes(columns)
+    with replaced(Path(path), option) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(NX_class="NXroot", default="entry", format=FORMAT, format_version=FORMAT_VERSION)
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        peaks = entry.create_group("peaks")
+        peaks.attrs["NX_class"] = "NXcollection"
+        for name, values in columns.items():
+            dataset = peaks.create_dataset(name, data=values, track_times=False)
+            if COLUMNS[name][1]:
+                dataset.attrs["units"] = COLUMNS[name][1]
+
+
+def read_maxima(path: str | Path, option: str = "file_maxima") -> Maxima:
+    """Read a table of peaks.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, no HDF5 (a pickle is never read), no table of peaks, or damaged.
+    """
+    import h5py
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{option} = {path}: there is no such file; name the table of tagged peaks")
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{option} = {path}: {_what_it_is(path)}; give the table of peaks as HDF5")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if file.attrs.get("format") != FORMAT:
+                raise InputError(f"{option} = {path}: HDF5, but no table of peaks of tds2el; name another file")
+            version = file.attrs["format_version"]
+            if version != FORMAT_VERSION:
+                raise InputError(
+                    f"{option} = {path}: format version {version}, this program reads {FORMAT_VERSION}; write it again"
+                )
+            columns = _read_columns(file["entry/peaks"])
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].strip("'\"") if str(error) else type(error).__name__
+        raise InputError(f"{option} = {path}: damaged or incomplete ({reason}); write it again") from error
+    return Maxima(**columns)
+
+
+def accepted_reflections(maxima: Maxima) -> list[tuple[int, int, int]]:
+    """The reflections all of whose peaks are accepted, each once and in ascending order; never 0 0 0."""
+    hkl, of_peak = np.unique(maxima.hkl, axis=0, return_inverse=True)
+    refused = np.bincount(of_peak.reshape(-1), ~maxima.accepted, minlength=len(hkl)) > 0
+    return [(int(h), int(k), int(l)) for h, k, l in hkl[~refused & hkl.any(axis=1)]]
+
+
+def reflections_of_file(path: str | Path, option: str = "file_maxima") -> list[tuple[int, int, int]]:
+    """The accepted reflections of a file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or no reflection is accepted.
+    """
+    maxima = read_maxima(path, option)
+    reflections = accepted_reflections(maxima)
+    if not reflections:
+        tagged = int(maxima.hkl.any(axis=1).sum())
+        raise InputError(
+            f"{option} = {path}: no reflection has all its peaks accepted ({len(maxima.row)} peaks, {tagged} of them "
+            "with hkl); accept some, or give collectSpots"
+        )
+    return reflections
+
+
+def _read_columns(peaks: h5py.Group) -> dict[str, npt.NDArray[Any]]:
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name, (dtype, _) in COLUMNS.items():
+        stored = peaks[name][()]
+        columns[name] = np.asarray(stored).astype(dtype)
+        # 1.5 is no index, and 2 no answer to whether a peak is accepted.
+        if not np.array_equal(columns[name], stored):
+            raise ValueError(f"{name} holds values that are not of the type {np.dtype(dtype)}")
+    _check_shapes(columns)
+    return columns
+
+
+def _check_shapes(columns: dict[str, npt.NDArray[Any]]) -> None:
+    n = len(columns["row"])
+    for name, values in columns.items():
+        if values.shape != ((n, 3) if name == "hkl" else (n,)):
+            raise ValueError(f"{name} has the shape {values.shape}, but row {columns['row'].shape}")
+
+
+def _what_it_is(path: Path) -> str:
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    # Protocols 2 to 5 begin with 0x80; protocol 0, text, with a mark and a container or with a global.
+    if head[:1] == b"\x80" or head[:2] in (b"(d", b"(l", b"(i", b"]q", b"}q") or head.startswith((b"ccopy", b"cnumpy")):
+        return "a pickle, which may run any program and is never read"
+    return "not an HDF5 file"
