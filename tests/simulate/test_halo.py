@@ -12,7 +12,8 @@ import pytest
 from scipy import constants
 
 from tds2el import _core
-from tds2el.simulate.expectation import VirtualScan, mosaic_blocks
+from tds2el.simulate.expectation import VirtualScan
+from tds2el.simulate.mosaic import mosaic_blocks
 from tds2el.simulate.options import load_scan
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "data" / "tds.json").read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from tds2el.crystal.elasticity import TensorStructure, tensor_structure
 from tds2el.crystal.frames import rotate, standard_frame
 from tds2el.crystal.symmetry import PointGroup, point_group
 from tds2el.errors import InputError
-from tds2el.experiment.geometry import Geometry
+from tds2el.experiment.geometry import Geometry, rotation
 from tds2el.model.quantum import thermal_stiffness
 from tds2el.simulate.crystal import (
     Halos,
@@ -26,6 +26,8 @@ from tds2el.simulate.crystal import (
     observable,
     squared_structure_factors,
 )
+from tds2el.simulate.disturbances import air_and_slits, transmission
+from tds2el.simulate.mosaic import mosaic_blocks
 from tds2el.simulate.options import Scan
 
 Array = npt.NDArray[np.float64]
@@ -170,15 +172,27 @@ class VirtualScan:
         Returns
         -------
         ndarray, shape (rows, columns)
-            Expected counts over monitor, polarisation and solid angle; the background is not in it.
+            Expected counts over monitor, polarisation and solid angle, of both lattices; no background is in it.
         """
         n = self.scan.substeps
         steps = frame + (np.arange(n) + 0.5) / n - 0.5
+        lab_to_crystal = self.geometry.lab_to_crystal(self.geometry.phi(steps))
+        image = self._image(lab_to_crystal)
+        second = self.scan.second_lattice
+        if second is not None:
+            turn = rotation(3, second.r3) @ rotation(2, second.r2) @ rotation(1, second.r1)
+            U = self.geometry.orientation
+            # (V U)ᵀ Rᵀ from Uᵀ Rᵀ.
+            image += second.fraction * self._image(U.T @ turn.T @ U @ lab_to_crystal)
+        return image
+
+    def _image(self, lab_to_crystal: Array) -> Array:
+        """The intensity of one lattice from the orientations of a frame's sub-steps (n, 3, 3)."""
         blocks, weights = mosaic_blocks(self.scan.mosaicity)
         blur = np.deg2rad(abs(self.scan.experiment.angular_step)) + 3 * np.deg2rad(self.scan.mosaicity)
         return _core.scattering_image(
             self._q_lab,
-            self.geometry.lab_to_crystal(self.geometry.phi(steps)),
+            lab_to_crystal,
             blocks,
             weights,
             self._halos.nodes,
@@ -194,8 +208,22 @@ class VirtualScan:
         )
 
     def expected(self, frame: int) -> Array:
-        """Expected counts of a frame, before saturation (rows, columns)."""
-        return self.monitor(frame) * self.corrections * (self.intensity(frame) + self.scan.background)
+        """Expected counts of a frame, before zingers and saturation (rows, columns)."""
+        counts = self.monitor(frame) * self.corrections * (self.intensity(frame) + self.scan.background)
+        if self.scan.structured_background:
+            counts += self.expected_background(frame)
+        if self.scan.shadow is not None:
+            counts *= transmission(self.scan.shadow, self.scan.shape, frame)
+        return counts
+
+    def expected_background(self, frame: int) -> Array:
+        """Expected counts of air and slits with the monitor of a frame (rows, columns)."""
+        return self.monitor(frame) * self.structured_background
+
+    @cached_property
+    def structured_background(self) -> Array:
+        """Expected counts of air and slits where the monitor is 1 (rows, columns)."""
+        return self.scan.structured_background * air_and_slits(self.geometry, self._q_lab)
 
     @cached_property
     def _factor_per_structure(self) -> float:
@@ -239,42 +267,3 @@ class VirtualScan:
         radial = unit[:, :, None] * unit[:, None, :]
         along, across = (1 / self._peak_widths.T**2)[:, :, None, None]
         return np.asarray(along * radial + across * (np.eye(3) - radial))
-
-
-def mosaic_blocks(mosaicity: float) -> tuple[Array, Array]:
-    """Small rotations of the crystal that stand for a Gaussian spread, with weights.
-
-    The centre and the 12 corners of an icosahedron of radius √5 σ integrate polynomials up to degree 5 in the rotation
-    vector exactly (Stroud, Approximate Calculation of Multiple Integrals, 1971).
-
-    Parameters
-    ----------
-    mosaicity : float
-        σ in degrees about any axis.
-
-    Returns
-    -------
-    rotations : ndarray, shape (m, 3, 3)
-        One, the identity, for a perfect crystal.
-    weights : ndarray, shape (m,)
-        Their sum is 1.
-    """
-    if mosaicity == 0:
-        return np.eye(3)[None], np.ones(1)
-    golden = (1 + np.sqrt(5)) / 2
-    corners = [(0.0, s, t * golden) for s in (-1, 1) for t in (-1, 1)]
-    vertices = np.array([np.roll(corner, turn) for corner in corners for turn in range(3)])
-    vertices /= np.linalg.norm(vertices, axis=1, keepdims=True)
-    vectors = np.concatenate([np.zeros((1, 3)), np.sqrt(5) * np.deg2rad(mosaicity) * vertices])
-    return _rotations(vectors), np.array([0.4] + 12 * [0.05])
-
-
-def _rotations(vectors: Array) -> Array:
-    """Rotation matrices (n, 3, 3) of rotation vectors (n, 3) in radians (Rodrigues)."""
-    angle = np.linalg.norm(vectors, axis=1)
-    axis = vectors / np.where(angle > 0, angle, 1)[:, None]
-    cross = np.zeros((len(vectors), 3, 3))
-    cross[:, [2, 0, 1], [1, 2, 0]] = axis
-    cross[:, [1, 2, 0], [2, 0, 1]] = -axis
-    sine, cosine = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
-    return np.asarray(np.eye(3) + sine * cross + (1 - cosine) * (cross @ cross))

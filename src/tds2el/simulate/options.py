@@ -13,62 +13,12 @@ from pathlib import Path
 from tds2el import kinds
 from tds2el.crystal.cell import Cell
 from tds2el.errors import InputError
-from tds2el.kinds import Kind, Option
+from tds2el.kinds import Option
 from tds2el.options import BY_NAME, TABLE
 from tds2el.parfile import read_parfile
 from tds2el.settings import Experiment
-
-
-def _numbers(value: object, length: int) -> tuple[float, ...]:
-    if not isinstance(value, list | tuple) or len(value) != length or not all(map(kinds.is_number, value)):
-        raise ValueError(f"needs rows of {length} numbers")
-    return tuple(float(x) for x in value)
-
-
-def _constants(value: object) -> dict[str, float] | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not all(isinstance(k, str) and kinds.is_number(v) for k, v in value.items()):
-        raise ValueError('must be {"A11": value, …} in GPa')
-    return {str(name): float(number) for name, number in value.items()}
-
-
-def _tensor(value: object) -> tuple[tuple[float, ...], ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple) or len(value) != 6:
-        raise ValueError("must have 6 rows of 6 numbers")
-    return tuple(_numbers(row, 6) for row in value)
-
-
-def _shape(value: object) -> tuple[int, int]:
-    rows, columns = (int(x) for x in _numbers(value, 2))
-    if not (1 < rows <= 10000 and 1 < columns <= 10000):
-        raise ValueError("must be two whole numbers from 2 to 10000")
-    return rows, columns
-
-
-def _intervals(value: object) -> tuple[tuple[int, int], ...]:
-    if not isinstance(value, list | tuple):
-        raise ValueError("must be a list of [first, last]")
-    pairs = tuple(tuple(int(x) for x in _numbers(pair, 2)) for pair in value)
-    if not all(0 <= first <= last for first, last in pairs):
-        raise ValueError("every entry must be [first, last] with 0 <= first <= last")
-    return tuple((first, last) for first, last in pairs)
-
-
-def _spots(value: object) -> object:
-    return value if value == "auto" else kinds.REFLECTIONS.convert(value)
-
-
-def _odd(value: object) -> int:
-    number = kinds.integer("", 5).convert(value)
-    if not isinstance(number, int) or number % 2 == 0:
-        raise ValueError("must be an odd whole number of at least 5")
-    return number
-
-
-_INTERVALS = Kind("a list of [first, last]", _intervals)
+from tds2el.simulate import scan_kinds
+from tds2el.simulate.scan_kinds import SecondLattice, Shadow
 
 SCAN_TABLE: dict[str, tuple[Option, ...]] = {
     "Experiment: as in a conf_file": TABLE["Experiment: beam, goniometer and detector"],
@@ -77,14 +27,14 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
         Option("centring", kinds.TEXT, "P", "the allowed nodes: P A B C I F R or a space group"),
         Option(
             "constants",
-            Kind('{"A11": value, …}', _constants),
+            scan_kinds.CONSTANTS,
             None,
             "the free elastic constants in the working frame (a* ∥ x, c ∥ z)",
             "GPa",
         ),
         Option(
             "elastic_tensor",
-            Kind("6 rows of 6 numbers", _tensor),
+            scan_kinds.TENSOR,
             None,
             "the whole tensor, instead of constants",
             "GPa",
@@ -99,7 +49,7 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
         Option("mosaicity", kinds.NOT_NEGATIVE, 0.0, "standard deviation of the blocks' rotations about any axis", "°"),
     ),
     "Detector and scan": (
-        Option("shape", Kind("[rows, columns]", _shape), (619, 487), "size of a frame", "pixel"),
+        Option("shape", scan_kinds.SHAPE, (619, 487), "size of a frame", "pixel"),
         Option(
             "n_frames",
             kinds.integer("a whole number from 1 to 99999", 1, 99999),
@@ -107,8 +57,8 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
             "number of frames",
             needed="every run",
         ),
-        Option("gap_rows", _INTERVALS, (), "rows between modules, which read −1"),
-        Option("gap_columns", _INTERVALS, (), "columns between modules, which read −1"),
+        Option("gap_rows", scan_kinds.INTERVALS, (), "rows between modules, which read −1"),
+        Option("gap_columns", scan_kinds.INTERVALS, (), "columns between modules, which read −1"),
         Option("n_hot_pixels", kinds.integer("a whole number", 0), 20, "pixels that count far too much; masked"),
         Option("count_cutoff", kinds.COUNT, 1048575, "counts at which a pixel saturates", "counts"),
         Option(
@@ -117,7 +67,7 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
             0.1,
             "fraction of the beam that is lost between two of three refills",
         ),
-        Option("substeps", Kind("an odd whole number of at least 5", _odd), 5, "orientations that make up a frame"),
+        Option("substeps", scan_kinds.ODD, 5, "orientations that make up a frame"),
     ),
     "Intensities": (
         Option(
@@ -156,12 +106,50 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
             "of the counting noise alone, to repeat a scan; None: seed",
         ),
     ),
+    "Disturbances": (
+        Option(
+            "second_lattice",
+            scan_kinds.SECOND_LATTICE,
+            None,
+            "a foreign crystal of the same kind: its intensity relative to the first one's, from 0 to 1, and how it is "
+            "turned from the first one's orientation about the axes 1, 2, 3, in this order",
+            "°",
+        ),
+        Option(
+            "zingers",
+            kinds.NOT_NEGATIVE,
+            0.0,
+            "mean number in a frame of straight tracks of 1 to 3 pixels, each of which gets 20 to 10000 counts more, "
+            "log-uniform",
+        ),
+        Option(
+            "shadow",
+            scan_kinds.SHADOW,
+            None,
+            "a disk on the detector, in which expected counts are multiplied by the transmission; row and column are "
+            "its centre in the first frame, drow and dcolumn its step from frame to frame",
+            "pixel",
+        ),
+        Option(
+            "structured_background",
+            kinds.NOT_NEGATIVE,
+            0.0,
+            "scattering of air and slits: expected counts per pixel, averaged over the frame, where the monitor is 1",
+            "counts",
+        ),
+        Option(
+            "background_frames",
+            kinds.integer("a whole number from 0 to 99999", 0, 99999),
+            0,
+            "number of frames without the crystal, which hold structured_background alone",
+        ),
+    ),
     "Par-files to write": (
         BY_NAME["DeltaQ_min"],
         BY_NAME["DeltaQ_max"],
         Option(
             "collectSpots",
-            Kind('"auto" or a list of reflections [h, k, l]', _spots),
+            scan_kinds.SPOTS,
             "auto",
             "reflections to harvest; auto: the brightest, well spread, that the scan passes as a whole",
         ),
@@ -172,6 +160,12 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
             None,
             "counts above which a pixel is saturated; None: half of count_cutoff",
             "counts",
+        ),
+        Option(
+            "geometry_error",
+            scan_kinds.GEOMETRY_ERROR,
+            None,
+            "what is added to the geometry and the cell in experiment.par, by option, so that they are wrong there",
         ),
         Option("output_folder", kinds.FILE, None, "folder for all that is written", needed="every run"),
     ),
@@ -214,17 +208,35 @@ class Scan:
     peak_width: float | None
     seed: int
     noise_seed: int | None
+    second_lattice: SecondLattice | None
+    zingers: float
+    shadow: Shadow | None
+    structured_background: float
+    background_frames: int
     DeltaQ_min: float
     DeltaQ_max: float
     collectSpots: str | tuple[tuple[int, int, int], ...]
     n_spots: int
     threshold: float | None
+    geometry_error: dict[str, float] | None
     output_folder: Path
 
     @property
     def cell(self) -> Cell:
         """The unit cell."""
         return Cell(self.AA, self.BB, self.CC, self.aAA, self.aBB, self.aCC)
+
+    @property
+    def true_geometry(self) -> dict[str, object]:
+        """Options of the experiment and the cell, as they are."""
+        owner = {field.name: self.experiment for field in fields(Experiment)}
+        return {name: getattr(owner.get(name, self), name) for name in scan_kinds.GEOMETRY_OPTIONS}
+
+    @property
+    def written_geometry(self) -> dict[str, object]:
+        """The same as experiment.par gives them: with geometry_error."""
+        error = self.geometry_error or {}
+        return {n: v + error[n] if n in error and isinstance(v, float) else v for n, v in self.true_geometry.items()}
 
 
 def load_scan(path: str | Path) -> Scan:
@@ -289,6 +301,10 @@ def scan_from_values(values: dict[str, object], source: str) -> Scan:
     ):
         if any(last >= size for _, last in intervals):
             raise InputError(f"{source}: {name} reaches beyond the frame, which ends at {size - 1}")
+    if scan.background_frames and not scan.structured_background:
+        raise InputError(f"{source}: background_frames would be empty; give structured_background too")
+    for name in scan.geometry_error or {}:
+        BY_NAME[name].resolve(scan.written_geometry[name], f"{source}: geometry_error", scan.output_folder)
     return scan
 
 
@@ -312,6 +328,22 @@ intensity of `docs/physics.md` round every allowed node G; f_G is proportional t
 reflections that are equivalent by symmetry. Bragg peaks are Gaussians in Q that exceed `count_cutoff` and are clipped
 there. Every frame is averaged over the orientations that it sweeps, and over mosaic blocks if there are any; far from a
 node, where its halo is smooth, the middle of the frame stands for the average (to a few 1e-4 of that halo).
+
+Disturbances are off unless asked for. With them, expected counts are
+T·(κ·(Σ f_G S_G + fraction·Σ' f_G S_G + background) + monitor·structured_background·p).
+
+- Σ' is the same sum, Bragg peaks included, over a second lattice: Q in the foreign crystal is (V·U)ᵀ Rᵀ Q0, where
+  V = R3(r3)·R2(r2)·R1(r1) is built as U is.
+- p, whose mean over the frame is 1, falls off round the direct beam and has two streaks and two rings. It depends on
+  the pixel alone; polarisation and solid angle do not change it. With `background_frames`, frames that hold only this
+  are written to `background/`, with their own `background_monitor.txt`. Gaps and hot pixels are in them, shadow and
+  zingers are not.
+- T is the transmission of the shadow, 1 outside it. `mask_ranges/` gets masks for up to 8 ranges of frames, which
+  exclude every pixel that is within 2 pixels of the shadow in a frame of the range.
+- Zingers are added to what was counted, and saturate with it.
+
+Lines that use background frames and masks of the shadow are in `input.par` as comments: take away the `#`.
+`truth.json` holds the disturbances that are on and, with `geometry_error`, the true geometry.
 
 `scan.par` is written in the same subset of Python as other par-files; paths are relative to it.
 This page is made from the program's table: `python -m tds2el.simulate.options > docs/simulate-scan.md`.

@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el.errors import InputError
-from tds2el.options import TABLE
 from tds2el.output import replaced
 from tds2el.parallel import World
 from tds2el.simulate.cbf import write_cbf
+from tds2el.simulate.disturbances import shadow_masks, zingers
 from tds2el.simulate.expectation import VirtualScan
+from tds2el.simulate.parfiles import MaskRange, check_written_cell, conf_file, input_file, truth
 
-# Streams of random numbers that a seed gives; every frame has its own.
-_FRAMES, _HOT_PIXELS = 1, 2
+# Streams of random numbers that a seed gives, beside that of reflections, 3; every frame has its own.
+_FRAMES, _HOT_PIXELS, _ZINGERS, _EMPTY_FRAMES = 1, 2, 4, 5
 _EXPOSURE = 0.1  # s per frame
 _FULL_FLUX = 1e6  # monitor counts of a frame just after a refill
 
@@ -26,6 +27,11 @@ _FULL_FLUX = 1e6  # monitor counts of a frame just after a refill
 def frame_name(frame: int) -> str:
     """Name of a frame's file; numbers begin with 1, as at beamlines."""
     return f"scan_{frame + 1:05d}.cbf"
+
+
+def empty_name(frame: int) -> str:
+    """Name of a file without the crystal."""
+    return f"empty_{frame + 1:05d}.cbf"
 
 
 def good_pixels(virtual: VirtualScan) -> npt.NDArray[np.bool_]:
@@ -36,17 +42,15 @@ def good_pixels(virtual: VirtualScan) -> npt.NDArray[np.bool_]:
 
 
 def draw_counts(virtual: VirtualScan, frame: int) -> npt.NDArray[np.int32]:
-    """One frame: Poisson counts, saturation, hot pixels and gaps, fixed by the seed and the frame's number alone."""
-    scan, expected = virtual.scan, virtual.expected(frame)
-    seed = scan.seed if scan.noise_seed is None else scan.noise_seed
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_FRAMES, frame)))
-    # Far above the cutoff the expectation no longer matters, and must fit into the generator.
-    counts = rng.poisson(np.minimum(expected, 4.0 * scan.count_cutoff))
-    where, level = _hot_pixels(virtual)
-    counts.reshape(-1)[where] = rng.poisson(level)
-    counts = np.minimum(counts, scan.count_cutoff)
-    counts[~_active_pixels(virtual)] = -1
-    return counts.astype(np.int32)
+    """One frame: Poisson counts, zingers, saturation, hot pixels and gaps, fixed by the seed and its number alone."""
+    scan = virtual.scan
+    added = zingers(scan.zingers, scan.shape, _stream(virtual, _ZINGERS, frame)) if scan.zingers else None
+    return _detect(virtual, virtual.expected(frame), _stream(virtual, _FRAMES, frame), added)
+
+
+def draw_background(virtual: VirtualScan, frame: int) -> npt.NDArray[np.int32]:
+    """One frame without the crystal: Poisson counts of air and slits, hot pixels and gaps."""
+    return _detect(virtual, virtual.expected_background(frame), _stream(virtual, _EMPTY_FRAMES, frame))
 
 
 def simulate_scan(
@@ -73,10 +77,17 @@ def simulate_scan(
     """
     scan, folder = virtual.scan, virtual.scan.output_folder
     world.attempt(lambda: _prepare(virtual))
-    first, last = (scan.n_frames * rank // world.size for rank in (world.rank, world.rank + 1))
+    # The frames without the crystal come after those of the scan.
+    total = scan.n_frames + scan.background_frames
+    first, last = (total * rank // world.size for rank in (world.rank, world.rank + 1))
 
-    def write_frame(frame: int) -> None:
-        write_cbf(folder / "frames" / frame_name(frame), draw_counts(virtual, frame), _header(virtual, frame))
+    def write_frame(number: int) -> None:
+        if number < scan.n_frames:
+            path, counts = folder / "frames" / frame_name(number), draw_counts(virtual, number)
+        else:
+            number -= scan.n_frames
+            path, counts = folder / "background" / empty_name(number), draw_background(virtual, number)
+        write_cbf(path, counts, _header(virtual, number))
 
     def write_frames() -> None:
         threads = world.cores
@@ -91,24 +102,75 @@ def simulate_scan(
 
 def _prepare(virtual: VirtualScan) -> None:
     """Find mistakes in the options before the first frame, and make the folders."""
-    _ = virtual.halo_factors, virtual.corrections
-    frames = virtual.scan.output_folder / "frames"
-    frames.mkdir(parents=True, exist_ok=True)
-    ours = {frame_name(n) for n in range(virtual.scan.n_frames)}
-    other = sorted(path.name for path in frames.glob("scan_*.cbf") if path.name not in ours)
+    _ = virtual.halo_factors, virtual.corrections, virtual.structured_background
+    scan = virtual.scan
+    check_written_cell(scan)
+    _make_folder(scan.output_folder / "frames", "scan_*.cbf", {frame_name(n) for n in range(scan.n_frames)})
+    if scan.background_frames:
+        ours = {empty_name(n) for n in range(scan.background_frames)}
+        _make_folder(scan.output_folder / "background", "empty_*.cbf", ours)
+    if scan.shadow is not None:
+        (scan.output_folder / "mask_ranges").mkdir(exist_ok=True)
+
+
+def _make_folder(folder: Path, pattern: str, ours: set[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    other = sorted(path.name for path in folder.glob(pattern) if path.name not in ours)
     if other:
-        raise InputError(f"{frames} holds {other[0]} of another scan; remove it or choose another output_folder")
+        raise InputError(f"{folder} holds {other[0]} of another scan; remove it or choose another output_folder")
 
 
 def _write_rest(virtual: VirtualScan) -> None:
     """Everything beside the frames."""
-    folder = virtual.scan.output_folder
+    scan, folder = virtual.scan, virtual.scan.output_folder
     _write_mask(folder / "mask.edf", good_pixels(virtual))
-    rows = (f"frames/{frame_name(n)} {virtual.monitor(n):.6f}\n" for n in range(virtual.scan.n_frames))
+    ranges = _write_mask_ranges(virtual)
+    rows = (f"frames/{frame_name(n)} {virtual.monitor(n):.6f}\n" for n in range(scan.n_frames))
     _write(folder / "monitor.txt", "".join(rows))
-    _write(folder / "experiment.par", _conf_file(virtual))
-    _write(folder / "input.par", _input_file(virtual))
-    _write(folder / "truth.json", json.dumps(_truth(virtual), indent=1) + "\n")
+    if scan.background_frames:
+        rows = (f"background/{empty_name(n)} {virtual.monitor(n):.6f}\n" for n in range(scan.background_frames))
+        _write(folder / "background_monitor.txt", "".join(rows))
+    _write(folder / "experiment.par", conf_file(virtual))
+    _write(folder / "input.par", input_file(virtual, ranges))
+    _write(folder / "truth.json", json.dumps(truth(virtual, ranges), indent=1) + "\n")
+
+
+def _write_mask_ranges(virtual: VirtualScan) -> list[MaskRange]:
+    """Write the masks that exclude the shadow; their ranges of frames and names for input.par."""
+    scan = virtual.scan
+    ranges: list[MaskRange] = []
+    if scan.shadow is not None:
+        for first, last, good in shadow_masks(scan.shadow, scan.shape, scan.n_frames):
+            name = f"mask_ranges/frames_{first:05d}_{last:05d}.edf"
+            _write_mask(scan.output_folder / name, good)
+            ranges.append((first, last, name))
+    return ranges
+
+
+def _stream(virtual: VirtualScan, stream: int, frame: int) -> np.random.Generator:
+    """The random numbers of the counting noise for one purpose in one frame."""
+    scan = virtual.scan
+    seed = scan.seed if scan.noise_seed is None else scan.noise_seed
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, frame)))
+
+
+def _detect(
+    virtual: VirtualScan,
+    expected: npt.NDArray[np.float64],
+    rng: np.random.Generator,
+    added: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.int32]:
+    """What the detector makes of expected counts and of counts that are added to them."""
+    cutoff = virtual.scan.count_cutoff
+    # Far above the cutoff the expectation no longer matters, and must fit into the generator.
+    counts = rng.poisson(np.minimum(expected, 4.0 * cutoff))
+    where, level = _hot_pixels(virtual)
+    counts.reshape(-1)[where] = rng.poisson(level)
+    if added is not None:
+        counts += added
+    counts = np.minimum(counts, cutoff)
+    counts[~_active_pixels(virtual)] = -1
+    return counts.astype(np.int32)
 
 
 def _active_pixels(virtual: VirtualScan) -> npt.NDArray[np.bool_]:
@@ -151,55 +213,6 @@ def _header(virtual: VirtualScan, frame: int) -> list[str]:
         # Pixel centres lie at halves in the convention of headers.
         f"Beam_xy ({column + 0.5:.2f}, {row + 0.5:.2f}) pixels",
     ]
-
-
-def _conf_file(virtual: VirtualScan) -> str:
-    scan = virtual.scan
-    lines = ["# Experiment"]
-    lines += [
-        f"{o.name} = {getattr(scan.experiment, o.name)!r}" for o in TABLE["Experiment: beam, goniometer and detector"]
-    ]
-    lines += [f"{name} = {getattr(scan, name)!r}" for name in ("AA", "BB", "CC", "aAA", "aBB", "aCC")]
-    lines.append(f"centring = {json.dumps(scan.centring)}")
-    lines += [f"{name} = {getattr(scan, name)!r}" for name in ("Temperature", "density")]
-    threshold = scan.threshold if scan.threshold is not None else scan.count_cutoff / 2
-    lines += [
-        "",
-        "# Harvest",
-        f"DeltaQ_max = {scan.DeltaQ_max!r}",
-        f"DeltaQ_min = {scan.DeltaQ_min!r}",
-        f"collectSpots = {virtual.spots.tolist()}",
-        f"threshold = {threshold!r}",
-        'save_to_file = "harvest.h5"',
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _input_file(virtual: VirtualScan) -> str:
-    lines = [
-        'conf_file = "experiment.par"',
-        'images_prefix = "frames/scan_"',
-        'images_postfix = ".cbf"',
-        'filter_file = "mask.edf"',
-        'normalisation_file = "monitor.txt"',
-        f"ascii_generators = {json.dumps(virtual.scan.ascii_generators)}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _truth(virtual: VirtualScan) -> dict[str, object]:
-    scan = virtual.scan
-    return {
-        "constants_GPa": virtual.constants,
-        "elastic_tensor_W_GPa": virtual.stiffness.tolist(),
-        "count_level": scan.count_level,
-        "background": scan.background,
-        "mosaicity_deg": scan.mosaicity,
-        "seed": scan.seed,
-        "noise_seed": scan.noise_seed,
-        "spots": virtual.spots.tolist(),
-        "spot_factors_GPa": virtual.spot_factors.tolist(),
-    }
 
 
 def _write(path: Path, text: str) -> None:
