@@ -9,10 +9,13 @@ from tds2el.crystal.cell import Cell
 from tds2el.crystal.elasticity import tensor_structure
 from tds2el.crystal.symmetry import point_group
 from tds2el.fit.context import FitContext
-from tds2el.fit.minimise import Minimiser, engine_columns
+from tds2el.fit.clean import Usage
+from tds2el.fit.common import Common
+from tds2el.fit.data import FitData
+from tds2el.fit.minimise import Minimiser
 from tds2el.fit.parameters import constants_from_guess
 from tds2el.fit.result import result_of
-from tds2el.model.engine import Columns, Points
+from tds2el.model.engine import Columns, Conditions, Piece, Points, State
 from tds2el.model.numpy_engine import NumpyEngine
 
 CELL = Cell(4.990, 4.990, 17.061, 90, 90, 120)
@@ -41,27 +44,32 @@ class Scan:
                 mean_counts=counts.mean(axis=1),
                 mean_correction=np.full(len(SPOTS), kappa.mean()),
                 q_max=0.03,
-                pieces=lambda blob: iter([(q[blob, s], counts[blob, s], kappa[s]) for s in self.halves]),
+                pieces=lambda blob: iter([Piece(q[blob, s], counts[blob, s], kappa[s]) for s in self.halves]),
             )
 
         self.halves = [slice(0, 700), slice(700, N_POINTS)]
         empty = made_of(np.ones((len(SPOTS), N_POINTS)))
         tensor = self.structure.tensor([TRUTH[name] for name in self.structure.names])
-        engine = NumpyEngine(empty, Columns(np.zeros((0, 6, 6))), **STATE)
-        shape = np.array([engine.intensity(tensor, blob) for blob in range(len(SPOTS))])
+        engine = NumpyEngine(empty, Columns(np.zeros((0, 6, 6))), Conditions(300.0, 2.71))
+        state = State(tensor, np.ones(len(SPOTS)), np.zeros(len(SPOTS)))
+        shape = np.array([engine.intensity(state, blob) for blob in range(len(SPOTS))])
         self.counts = rng.poisson(kappa * (90 * shape / shape.mean(axis=1, keepdims=True) + 10)).astype(float)
         self.points = made_of(self.counts)
+        nowhere = np.full((len(SPOTS), 3), np.nan)
+        self.data = FitData(
+            self.points, np.arange(len(SPOTS)), SPOTS, np.linspace(0, 70, len(SPOTS)), nowhere, nowhere
+        )
 
     def fit(self, **guess):
         """A fit from 10 % off; keywords give other start values and bounds."""
         default = {name: (1.1 * value, 0.0, 500.0) for name, value in TRUTH.items()}
         constants = constants_from_guess({**default, "A11": (147.1, 0.0, 500.0), **guess}, self.structure)
         scale = constants.initial_scale("auto")
-        engine = NumpyEngine(self.points, engine_columns(constants, scale), **STATE)
-        minimum = Minimiser(engine, self.points, constants, scale, **STATE).run()
-        angle = np.linspace(0, 70, len(SPOTS))
-        self.engine = engine
-        return result_of(minimum, constants, self.points, SPOTS, angle)
+        common, conditions = Common(constants, scale), Conditions(300.0, 2.71)
+        engine = NumpyEngine(self.points, common.columns, conditions)
+        minimum = Minimiser(engine, self.points, common, conditions).run()
+        self.engine, self.state = engine, minimum.state
+        return result_of(minimum, self.data, Usage.everything(self.points), np.zeros(len(SPOTS), dtype=bool))
 
 
 @pytest.fixture(scope="session")

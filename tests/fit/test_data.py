@@ -7,7 +7,7 @@ import pytest
 
 from tds2el.errors import InputError
 from tds2el.fit import data
-from tds2el.fit.data import fit_data
+from tds2el.fit.data import chosen_blobs, fit_data
 
 
 def _harvest(*sizes):
@@ -29,11 +29,13 @@ def _harvest(*sizes):
         delta_max=0.5,
         settings={},
         points=points,
+        n_peaks=np.zeros(len(sizes), dtype=int),
+        has_background=False,
     )
 
 
 def _counts(found, blob):
-    return np.concatenate([counts for _, counts, _ in found.points.pieces(blob)])
+    return np.concatenate([piece.counts for piece in found.points.pieces(blob)])
 
 
 @pytest.mark.parametrize("nred", [2, 3, 7, 40, 1000])
@@ -41,7 +43,7 @@ def test_one_point_of_every_nred(nred, monkeypatch):
     """Also across pieces, and where one group is longer than a piece."""
     monkeypatch.setattr(data, "PIECE", 16)
     monkeypatch.setattr(data, "FEWEST_POINTS", 1)
-    found = fit_data(_harvest(1000, 997), None, nred)
+    found = fit_data(_harvest(1000, 997), np.arange(2), nred)
     for blob, size in enumerate((1000, 997)):
         number = _counts(found, blob).astype(int) - 1
         assert np.array_equal(number // nred, np.arange(-(-size // nred)))
@@ -52,16 +54,17 @@ def test_one_point_of_every_nred(nred, monkeypatch):
 
 
 def test_all_points_relative_to_their_node():
-    found = fit_data(_harvest(20, 30), None)
-    (q, counts, correction) = next(found.points.pieces(1))
-    assert np.array_equal(q, np.full((30, 3), 0.25))
-    assert np.array_equal(counts, np.arange(1, 31))
-    assert np.array_equal(correction, np.full(30, 0.5))
+    found = fit_data(_harvest(20, 30), np.arange(2))
+    piece = next(found.points.pieces(1))
+    assert np.array_equal(piece.q, np.full((30, 3), 0.25))
+    assert np.array_equal(piece.counts, np.arange(1, 31))
+    assert np.array_equal(piece.correction, np.full(30, 0.5))
     assert np.array_equal(found.points.mean_correction, [0.5, 0.5])
 
 
 def test_spots_that_are_asked_for_and_blobs_that_are_large_enough(caplog):
-    found = fit_data(_harvest(20, 30, 5, 40), [(1, 0, 3), (1, 0, 2), (1, 0, 0)])
+    harvest = _harvest(20, 30, 5, 40)
+    found = fit_data(harvest, chosen_blobs(harvest, [(1, 0, 3), (1, 0, 2), (1, 0, 0)]))
     assert np.array_equal(found.blobs, [0, 3])
     assert np.array_equal(found.angle, [0.0, 4.5])
     assert "(1, 0, 2)" in caplog.text
@@ -69,4 +72,4 @@ def test_spots_that_are_asked_for_and_blobs_that_are_large_enough(caplog):
 
 def test_a_spot_that_was_not_harvested_is_named():
     with pytest.raises(InputError, match=r"\(9, 9, 9\) is not in harvest.h5"):
-        fit_data(_harvest(20), [(1, 0, 0), (9, 9, 9)])
+        chosen_blobs(_harvest(20), [(1, 0, 0), (9, 9, 9)])

@@ -15,7 +15,7 @@ from tds2el.parfile import read_parfile
 
 def expected_counts(scan, result, blob):
     spots, kappa = result.spots, np.linspace(0.9, 1.1, 1500)
-    shape = scan.engine.intensity(result.tensor, blob)
+    shape = scan.engine.intensity(scan.state, blob)
     return (kappa * (spots.factor[blob] * shape + spots.baseline[blob])).astype(np.float32)
 
 

@@ -11,10 +11,13 @@ from tds2el.crystal.elasticity import tensor_structure
 from tds2el.crystal.moduli import eigenvalues, isotropic_start
 from tds2el.crystal.symmetry import point_group
 from tds2el.errors import InputError
-from tds2el.fit.minimise import Minimiser, engine_columns
+from tds2el.fit.clean import Usage
+from tds2el.fit.common import Common
+from tds2el.fit.data import FitData
+from tds2el.fit.minimise import Minimiser
 from tds2el.fit.parameters import Constants, Scale, constants_from_guess
 from tds2el.fit.result import result_of
-from tds2el.model.engine import Points
+from tds2el.model.engine import Conditions, Points
 from tds2el.model.numpy_engine import NumpyEngine
 from tds2el.model.opencl_engine import OpenCLEngine
 
@@ -38,19 +41,22 @@ LAUE_CLASSES = {
     "m-3": ("1~,3(111),2(z)", CUBIC, "361 105 34"),
     "m-3m": ("1~,4(z),3(111)", CUBIC, "49 15 42"),
 }  # fmt: skip
-THERMAL = {"temperature": 300.0, "density": 2.71}
+THERMAL = Conditions(300.0, 2.71)
 
 
 def _fit(points: Points, constants: Constants, device=None, option="auto", **thermal):
-    thermal = {**THERMAL, **thermal}
-    scale = constants.initial_scale(option)
-    columns = engine_columns(constants, scale)
+    conditions = replace(THERMAL, **thermal)
+    common = Common(constants, constants.initial_scale(option))
     engine = (
-        NumpyEngine(points, columns, **thermal) if device is None else OpenCLEngine(device, points, columns, **thermal)
+        NumpyEngine(points, common.columns, conditions)
+        if device is None
+        else OpenCLEngine(device, points, common.columns, conditions)
     )
-    minimum = Minimiser(engine, points, constants, scale, may_free_scale=option == "auto", **thermal).run()
+    minimum = Minimiser(engine, points, common, conditions, may_free_scale=option == "auto").run()
     blobs = len(points.nodes)
-    return result_of(minimum, constants, points, np.zeros((blobs, 3), dtype=int), np.zeros(blobs))
+    nowhere = np.full((blobs, 3), np.nan)
+    data = FitData(points, np.arange(blobs), np.zeros((blobs, 3), dtype=int), np.zeros(blobs), nowhere, nowhere)
+    return result_of(minimum, data, Usage.everything(points), np.zeros(blobs, dtype=bool))
 
 
 @pytest.fixture(scope="module")
@@ -169,12 +175,12 @@ def test_spot_without_halo_is_left_out(calcite, calcite_points, device):
     """A blob whose counts rise with |q| has no positive factor: flagged, and the constants do not feel it."""
 
     def pieces(blob):
-        for q, counts, correction in calcite_points.pieces(blob):
+        for piece in calcite_points.pieces(blob):
             if blob == 3:
-                counts = np.round(60 * np.linalg.norm(q, axis=1) / 0.035)
-            yield q, counts, correction
+                piece = replace(piece, counts=np.round(60 * np.linalg.norm(piece.q, axis=1) / 0.035))
+            yield piece
 
-    counts = np.concatenate([c for _, c, _ in pieces(3)])
+    counts = np.concatenate([piece.counts for piece in pieces(3)])
     means = np.where(np.arange(20) == 3, counts.mean(), calcite_points.mean_counts)
     spoilt = replace(calcite_points, pieces=pieces, mean_counts=means)
     result = _fit(spoilt, _unbounded(calcite, CALCITE), device)
@@ -207,8 +213,8 @@ def test_undetermined_constants_are_named(calcite, calcite_points, device):
     """q along one line only: most constants never act."""
 
     def pieces(blob):
-        for q, counts, correction in calcite_points.pieces(blob):
-            yield np.linalg.norm(q, axis=1, keepdims=True) * [0.0, 0.0, 1.0], counts, correction
+        for piece in calcite_points.pieces(blob):
+            yield replace(piece, q=np.linalg.norm(piece.q, axis=1, keepdims=True) * [0.0, 0.0, 1.0])
 
     with pytest.raises(InputError, match=r"do not determine .*A.*: add spots"):
         _fit(replace(calcite_points, pieces=pieces), _unbounded(calcite, CALCITE), device)

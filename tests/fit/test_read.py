@@ -17,7 +17,7 @@ def path(scan, held, context, tmp_path):
     spots, kappa = held.spots, np.linspace(0.9, 1.1, 1500)
 
     def curve(blob):
-        shape = scan.engine.intensity(held.tensor, blob)
+        shape = scan.engine.intensity(scan.state, blob)
         return (kappa * (spots.factor[blob] * shape + spots.baseline[blob])).astype(np.float32)
 
     path = tmp_path / "tds2el_fit.h5"

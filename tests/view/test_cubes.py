@@ -6,6 +6,7 @@ import numpy as np
 
 from tds2el.crystal.cell import Cell
 from tds2el.crystal.symmetry import point_group
+from tds2el.model.engine import Piece, State
 from tds2el.view.cubes import Part, cube_points, fold
 
 CELL = Cell(4.99, 4.99, 17.061, 90, 90, 120)
@@ -47,12 +48,16 @@ def test_parts_are_brought_to_one_scale_and_orientation():
     positions = [q, q @ turn]
     counts = [kappa[b] * (factor[b] * s + baseline[b]) for b in range(2)]
     fit = SimpleNamespace(
-        result=SimpleNamespace(spots=SimpleNamespace(factor=factor, baseline=baseline)),
+        result=SimpleNamespace(spots=SimpleNamespace(factor=factor, baseline=baseline, slope=np.zeros((2, 3)))),
         data=SimpleNamespace(
             points=SimpleNamespace(
-                pieces=lambda b: iter([(positions[b][p], counts[b][p], np.full(25, kappa[b])) for p in HALVES])
+                nodes=np.zeros((2, 3)),
+                background=False,
+                pieces=lambda b: iter([Piece(positions[b][p], counts[b][p], np.full(25, kappa[b])) for p in HALVES]),
             )
         ),
+        state=State(np.eye(6), factor, baseline),
+        usage=SimpleNamespace(used=[np.ones(50, dtype=bool)] * 2),
         curve=lambda b: counts[b] + 1.0,
     )
     found, values = cube_points(fit, [Part(0, np.eye(3)), Part(1, turn)])

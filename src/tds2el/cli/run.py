@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tds2el.errors import InputError
 from tds2el.parallel import World
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from tds2el.crystal.cell import Cell
     from tds2el.crystal.elasticity import TensorStructure
     from tds2el.crystal.symmetry import PointGroup
+    from tds2el.fit.data import FitData
+    from tds2el.fit.fit import Fit
     from tds2el.fit.minimise import Iteration
     from tds2el.harvest.file import HarvestFile
     from tds2el.settings import CrystalSettings, Settings
@@ -137,45 +141,63 @@ def _symmetry(crystal: CrystalSettings, cell: Cell) -> tuple[PointGroup, TensorS
 def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     from tds2el.experiment.geometry import Geometry
     from tds2el.fit.context import FitContext
-    from tds2el.fit.data import fit_data
     from tds2el.fit.fit import fit
     from tds2el.fit.fit_file import FIT_FILE, write_fit_file
     from tds2el.fit.parameters import constants_from_guess
     from tds2el.fit.parametri import PARAMETRI, write_parametri
+    from tds2el.fit.refined import REFINED, write_refined
     from tds2el.fit.report import dry_run_text, fit_report, iteration_line
+    from tds2el.fit.retune import make_retuning
     from tds2el.log import shown_warnings
     from tds2el.model.quantum import quantum_term
     from tds2el.progress import Stage
     from tds2el.settings import experiment_from_values
 
-    crystal = settings.crystal
+    crystal, options = settings.crystal, settings.fit
     group, structure = _symmetry(crystal, harvest.cell)
-    if settings.fit.CGUESS is None:
+    if options.CGUESS is None:
         log.info("%s", dry_run_text(structure))
-        if settings.fit.doMinimisation:
+        if options.doMinimisation:
             log.warning("doMinimisation = 1, but nothing was fitted: CGUESS is not given")
         return
 
-    constants = constants_from_guess(settings.fit.CGUESS, structure)
-    data = fit_data(harvest, settings.harvest.collectSpots, settings.fit.nred)
-    with Stage("fit", None, "pass") as stage:
+    constants = constants_from_guess(options.CGUESS, structure)
+    experiment = experiment_from_values(harvest.settings)
+    retuning = None
+    if options.A_variables is not None:
+        retuning = make_retuning(options.A_variables, experiment, harvest.cell, group)
+        for note in retuning.notes:
+            log.info("%s", note)
+    # A free geometry and free centres would fit the same thing, so that only one of them is free by default.
+    centres = options.fit_centres and (retuning is None or not retuning.names or "fit_centres" in settings.given)
 
-        def report(iteration: Iteration) -> None:
-            stage.update(note=f"deviance {iteration.deviance:.8g}")
-            log.debug("%s", iteration_line(iteration, structure.names))
+    names = [*structure.names, *(retuning.names if retuning else ())]
 
-        outcome = fit(
-            data,
-            constants,
-            settings.fit,
-            temperature=crystal.Temperature,
-            density=crystal.density,
-            cores=world.cores,
-            started=lambda engine: log.info(
-                "%d points of %d spots on %s", data.points.sizes.sum(), len(data.blobs), engine.description
-            ),
-            report=report,
-        )
+    def fitted(data: FitData) -> Fit:
+        with Stage("fit", None, "pass") as stage:
+
+            def report(iteration: Iteration) -> None:
+                stage.update(note=f"deviance {iteration.deviance:.8g}")
+                log.debug("%s", iteration_line(iteration, names))
+
+            return fit(
+                data,
+                constants,
+                options,
+                temperature=crystal.Temperature,
+                density=crystal.density,
+                retuning=retuning,
+                fit_centres=centres,
+                cores=world.cores,
+                started=lambda engine: log.info(
+                    "%d points of %d spots on %s", data.points.sizes.sum(), len(data.blobs), engine.description
+                ),
+                report=report,
+            )
+
+    pixels = retuning is not None or options.reject is not None
+    data, left_out = _fit_data(settings, harvest, group, pixels, fitted)
+    outcome = fitted(data)
     result = outcome.result
     context = FitContext(
         group=group,
@@ -183,35 +205,74 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
         temperature=crystal.Temperature,
         density=crystal.density,
         quantum_term=quantum_term(result.tensor, harvest.delta_max, crystal.Temperature, crystal.density),
-        direct_beam=Geometry(experiment_from_values(harvest.settings)).direct_beam(),
+        direct_beam=Geometry(experiment).direct_beam(),
         shell=(harvest.delta_min, harvest.delta_max),
         n_frames=len(harvest.frame_names),
         harvested=int(harvest.n_points[data.blobs].sum()),
         lost={cause: int(lost[data.blobs].sum()) for cause, lost in harvest.lost.items()},
-        nred=settings.fit.nred,
+        nred=options.nred,
         given=settings.given,
-        simulated=not settings.fit.doMinimisation,
-        relative_error=settings.fit.relative_error,
+        simulated=not options.doMinimisation,
+        relative_error=options.relative_error,
         settings=settings.values,
         harvest_settings=harvest.settings,
         inputs=(settings.input_file, settings.conf_file, harvest.path),
         warnings=shown_warnings(),
+        left_out=left_out,
+        reject=options.reject,
+    )
+    folder = settings.run.output_folder
+    context = write_fit_file(
+        folder / FIT_FILE, result, context, outcome.curve, data.points, outcome.usage.used, outcome.state
     )
     log.info("%s", fit_report(result, context))
-    folder = settings.run.output_folder
     write_parametri(folder / PARAMETRI, result, context)
-    write_fit_file(folder / FIT_FILE, result, context, outcome.curve, data.points)
     log.info("results in %s and %s", folder / PARAMETRI, folder / FIT_FILE)
+    if result.corrections is not None:
+        missing = write_refined(folder / REFINED, settings.conf_file, result.corrections)
+        log.info("conf_file with the refined values in %s", folder / REFINED)
+        elsewhere = [name for name in missing if settings.where[name].startswith(settings.input_file.name)]
+        if elsewhere:
+            log.warning("%s also stand in %s: take them out there", ", ".join(elsewhere), settings.input_file)
     if settings.view.visSim:
         from tds2el.view.cubes import CUBES, write_cubes
 
-        write_cubes(folder / CUBES, outcome, context, settings.view, settings.harvest.collectSpots, threads=world.cores)
+        spots = settings.harvest.collectSpots
+        listed = None if isinstance(spots, str) else spots
+        write_cubes(folder / CUBES, outcome, context, settings.view, listed, threads=world.cores)
         log.info("data and simulation on cubes in %s", folder / CUBES)
     if settings.run.report:
         from tds2el.view.report import REPORT, make_report
 
         make_report(folder / FIT_FILE, folder / REPORT)
         log.info("report in %s", folder / REPORT)
+
+
+def _fit_data(
+    settings: Settings,
+    harvest: HarvestFile,
+    group: PointGroup,
+    pixels: bool,
+    fitted: Callable[[FitData], Fit],
+) -> tuple[FitData, dict[str, str]]:
+    """The points of the chosen spots, and what spot_filter leaves out and why."""
+    from tds2el.experiment.maxima import accepted_reflections, read_maxima
+    from tds2el.fit.data import chosen_blobs, fit_data
+    from tds2el.fit.select import filtered_blobs, most_informative
+    from tds2el.harvest.quality import spot_quality
+
+    options, spots = settings.fit, settings.harvest.collectSpots
+    auto = spots == "auto"
+    if spots is None and settings.harvest.file_maxima is not None:
+        spots = tuple(accepted_reflections(read_maxima(settings.harvest.file_maxima)))
+    listed = None if auto or isinstance(spots, str) else spots
+    blobs = chosen_blobs(harvest, listed, group if options.REPLICA else None)
+    left_out: dict[str, str] = {}
+    if options.spot_filter:
+        blobs, left_out = filtered_blobs(harvest, blobs, spot_quality(harvest), options.spot_filter)
+    if auto and len(np.unique(harvest.hkl[blobs], axis=0)) > settings.harvest.n_spots:
+        blobs = most_informative(fitted(fit_data(harvest, blobs, options.nred, pixels=pixels)), settings.harvest.n_spots)
+    return fit_data(harvest, blobs, options.nred, pixels=pixels), left_out
 
 
 def _compare_settings(settings: Settings, harvested: Mapping[str, object]) -> None:

@@ -22,6 +22,13 @@ CLUSTERED_EXCESS = 3.0
 MANY = 0.25
 """Part of the spots without a halo that points to the geometry."""
 SHOWN = 6
+INNER_EXCESS, INNER_SIGMAS = 0.01, 5.0
+"""Excess in the innermost tenth of the shells, relative and in σ, that is worth a warning."""
+FAR_CENTRE = 3.0
+"""Distance of a fitted centre from the Bragg peak's, in σ and relative to the inner radius below, worth a warning."""
+FAR_OF_SHELL = 0.1
+MUCH_FOREIGN = 0.1
+"""Part of a spot's points rejected as foreign that is worth a warning."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,12 @@ class FitContext:
         Par-files and harvest file.
     warnings : tuple of str
         What the user should know about the input, a line each.
+    left_out : mapping
+        Spots that spot_filter left out before the fit → why.
+    inner_excess : tuple of float
+        Excess of data over model in the innermost tenth of the shells: relative, and in σ.
+    reject : float or None
+        Pull beyond which points were rejected as foreign.
     """
 
     group: PointGroup
@@ -83,6 +96,9 @@ class FitContext:
     harvest_settings: Mapping[str, object] = field(default_factory=dict)
     inputs: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    inner_excess: tuple[float, float] = (0.0, 0.0)
+    reject: float | None = None
 
 
 def constant_status(result: FitResult) -> list[str]:
@@ -112,10 +128,18 @@ def result_warnings(result: FitResult, context: FitContext) -> list[str]:
                 f"{name} is {status.replace('at', 'at its')} and pushed against it: it has no error bar, and the other "
                 "constants are biased unless the bound is the truth; widen it in CGUESS"
             )
-    if spots.left_out.any():
-        names = _spots(result, np.flatnonzero(spots.left_out))
+    for why in dict.fromkeys(context.left_out.values()):
+        names_ = [name for name, reason in context.left_out.items() if reason == why]
+        more = f" and {len(names_) - SHOWN} more" if len(names_) > SHOWN else ""
+        warnings.append(f"left out by spot_filter, {why}: {', '.join(names_[:SHOWN])}{more}")
+    if spots.filtered.any():
+        names = _spots(result, np.flatnonzero(spots.filtered))
+        warnings.append(f"left out by spot_filter, chi²/dof above max_chi2: {names}")
+    lost = spots.left_out & ~spots.filtered
+    if lost.any():
+        names = _spots(result, np.flatnonzero(lost))
         warnings.append(f"left out, since no halo with a positive factor was found: {names}")
-        if spots.left_out.mean() > MANY:
+        if lost.mean() > MANY:
             warnings.append(
                 "many spots show no halo that falls off from their node: check the geometry (direct beam at row "
                 "{:.1f}, column {:.1f}; are the origins exchanged?), the orientation and the cell".format(
@@ -135,6 +159,19 @@ def result_warnings(result: FitResult, context: FitContext) -> list[str]:
             f"the model falls below 0.05 of the mean counts at more than {percent(BELOW_FLOOR)} of the points of "
             f"{_spots(result, low)}: the negative baseline there hides something other than thermal diffuse scattering"
         )
+    warnings += [*_centre_warnings(result, context), *_correction_warnings(result)]
+    much = np.flatnonzero(spots.foreign > MUCH_FOREIGN * (spots.points + spots.foreign))
+    if len(much):
+        warnings.append(
+            f"more than {percent(MUCH_FOREIGN)} of the points of {_spots(result, much)} were rejected as foreign: look at "
+            "the frames for other crystals and shadows, or at the model if it is all spots"
+        )
+    relative, sigmas = context.inner_excess
+    if relative > INNER_EXCESS and sigmas > INNER_SIGMAS:
+        warnings.append(
+            f"in the innermost tenth of the shells the data exceed the model by {percent(relative)} ({sigmas:.0f} σ): the "
+            "tail of the Bragg peaks; harvest with a larger DeltaQ_min"
+        )
     defaulted = [name for name in ("Temperature", "density") if name not in context.given]
     if defaulted and context.quantum_term > QUANTUM_WORTH_A_WARNING:
         values = {"Temperature": f"{context.temperature:g} K", "density": f"{context.density:g} g/cm³"}
@@ -146,6 +183,61 @@ def result_warnings(result: FitResult, context: FitContext) -> list[str]:
     return warnings
 
 
+def _centre_warnings(result: FitResult, context: FitContext) -> list[str]:
+    spots, warnings = result.spots, []
+    inner, outer = context.shell
+    used = ~spots.left_out
+    if result.on_the_way:
+        warnings.append(
+            "the centres of some halos still moved when the fit ended: harvest again with centering_file, or correct the "
+            "geometry"
+        )
+    centred = np.isfinite(spots.sigma_offset).all(axis=1)
+    if centred.any():
+        distance = np.linalg.norm(spots.offset - spots.peak, axis=1)
+        sigma = np.linalg.norm(spots.sigma_offset, axis=1)
+        far = np.flatnonzero(
+            used & centred & (distance > FAR_OF_SHELL * inner) & (distance > FAR_CENTRE * sigma) & np.isfinite(distance)
+        )
+        if len(far):
+            warnings.append(
+                f"the halo's centre is more than {percent(FAR_OF_SHELL)} of the inner radius away from the Bragg peak of "
+                f"{_spots(result, far)}: another peak, or something else in the shell"
+            )
+    elif result.corrections is None or not result.fitted_corrections:
+        off = np.flatnonzero(used & (np.linalg.norm(spots.peak - spots.offset, axis=1) > FAR_OF_SHELL * inner))
+        if len(off):
+            worst = float(np.nanmax(np.linalg.norm(spots.peak - spots.offset, axis=1)[off]))
+            warnings.append(
+                f"Bragg peaks lie up to {worst:.4f} Å⁻¹ (inner radius {inner:.4f} Å⁻¹) off their nodes in "
+                f"{len(off)} spots, {_spots(result, off)}, and neither centres nor geometry are fitted: the constants are "
+                "biased; set fit_centres = True, harvest with centering_file, or free the geometry with A_variables"
+            )
+    large = np.flatnonzero(used & (np.linalg.norm(spots.offset, axis=1) > 0.5 * outer))
+    if len(large):
+        warnings.append(
+            f"the centre of {_spots(result, large)} is more than half of DeltaQ_max from its node: their shells are cut "
+            "on one side; harvest again with centering_file"
+        )
+    return warnings
+
+
+def _correction_warnings(result: FitResult) -> list[str]:
+    found, warnings = result.corrections, []
+    if found is None:
+        return warnings
+    held = [name for name, status in zip(found.names, found.status, strict=True) if status == "held"]
+    if held:
+        warnings.append(
+            f"{', '.join(held)} {'is' if len(held) == 1 else 'are'} held: the data do not determine it, alone or beside "
+            "the other corrections that are free"
+        )
+    for name, status in zip(found.names, found.status, strict=True):
+        if "bound" in status:
+            warnings.append(f"the correction to {name} is {status.replace('at', 'at its')}: widen A_variables")
+    return warnings
+
+
 def result_notes(result: FitResult, context: FitContext) -> list[str]:
     """What the constants are, for whoever publishes them, one line each."""
     notes = ["The constants are isothermal: the energy-integrated intensity measures the isothermal response."]
@@ -153,6 +245,8 @@ def result_notes(result: FitResult, context: FitContext) -> list[str]:
         notes.append(
             "The crystal has no centre of symmetry: the constants are the piezoelectrically stiffened, effective ones."
         )
+    if result.corrections is not None:
+        notes += [f"{note[0].upper()}{note[1:]}." for note in result.corrections.notes]
     return [*notes, *indexing_notes(context.group, result.constants.structure)]
 
 

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tds2el.crystal.symmetry import PointGroup, with_replicas
 from tds2el.errors import InputError
+from tds2el.harvest.centre import peak_offsets, peak_places
 from tds2el.harvest.file import HarvestFile
-from tds2el.model.engine import Points
+from tds2el.harvest.nodes import node_names
+from tds2el.model.engine import Piece, Points
 from tds2el.progress import Stage
 
 log = logging.getLogger("tds2el")
 
 Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 PIECE = 1 << 20
 FEWEST_POINTS = 10
@@ -36,86 +40,167 @@ class FitData:
     hkl : ndarray of int, shape (n_blobs, 3)
     angle : ndarray, shape (n_blobs,)
         Goniometer angle of closest approach, degrees.
+    peak : ndarray, shape (n_blobs, 3)
+        Where the Bragg peak lies relative to the node, as q of the harvest, Å⁻¹; NaN where none was seen.
+    peak_pixel : ndarray, shape (n_blobs, 3)
+        Its row, column and goniometer angle in degrees; NaN likewise.
     """
 
     points: Points
-    blobs: npt.NDArray[np.int64]
-    hkl: npt.NDArray[np.int64]
+    blobs: Integers
+    hkl: Integers
     angle: Array
+    peak: Array
+    peak_pixel: Array
 
 
-def fit_data(harvest: HarvestFile, spots: Sequence[tuple[int, int, int]] | None, nred: int = 1) -> FitData:
-    """Select the blobs to fit.
+def chosen_blobs(
+    harvest: HarvestFile, spots: Sequence[tuple[int, int, int]] | None, replicas: PointGroup | None = None
+) -> Integers:
+    """The numbers of the blobs that a list of reflections names.
+
+    Parameters
+    ----------
+    harvest : HarvestFile
+    spots : sequence of hkl, optional
+        By default all that were harvested.
+    replicas : PointGroup, optional
+        Takes also what the group makes of the list, as far as it was harvested.
+
+    Raises
+    ------
+    InputError
+        A spot that was not harvested.
+    """
+    if spots is None:
+        return np.arange(harvest.n_blobs)
+    harvested = {tuple(int(i) for i in hkl) for hkl in harvest.hkl}
+    missed = {tuple(spot) for spot in harvest.settings.get("collectSpots") or () if spot != "auto"} - harvested
+    unseen = [spot for spot in spots if spot in missed]
+    if unseen:
+        log.warning("left out, since the scan does not see them: %s", ", ".join(str(spot) for spot in unseen[:10]))
+    absent = [spot for spot in spots if spot not in harvested | missed]
+    if absent:
+        shown = ", ".join(str(spot) for spot in absent[:5])
+        raise InputError(
+            f"collectSpots: {shown} {'is' if len(absent) == 1 else 'are'} not in {harvest.path}: harvest again "
+            "with this list, or take only spots that show_hkls lists"
+        )
+    wanted = np.array(sorted(set(spots)))
+    if replicas is not None:
+        wanted = with_replicas(wanted, replicas)
+        others = np.array([node for node in wanted.tolist() if tuple(node) not in harvested])
+        if len(others):
+            log.info(
+                "equivalent reflections that are not in the harvest (not seen, or harvested without "
+                "REPLICA_COLLECTION): %s",
+                node_names(others),
+            )
+    return np.flatnonzero((harvest.hkl[:, None] == wanted[None]).all(axis=2).any(axis=1))
+
+
+def fit_data(harvest: HarvestFile, blobs: Integers, nred: int = 1, *, pixels: bool = False) -> FitData:
+    """The points of blobs.
 
     Parameters
     ----------
     harvest : HarvestFile
         Stays open as long as the points are read.
-    spots : sequence of hkl, optional
-        By default all that were harvested.
+    blobs : ndarray of int
+        As `chosen_blobs` gives them; those with too few points are left out, with a warning.
     nred : int
         Of every nred points in file order one is taken, at random with a fixed seed (a stride would follow detector
         columns).
+    pixels : bool
+        Whether the pieces say where on the detector and in which frame their points are.
 
     Raises
     ------
     InputError
-        A spot that was not harvested; no blob with enough points.
+        No blob with enough points.
     """
-    chosen = np.arange(harvest.n_blobs)
-    if spots is not None:
-        harvested = {tuple(int(i) for i in hkl) for hkl in harvest.hkl}
-        missed = {tuple(spot) for spot in harvest.settings.get("collectSpots") or ()} - harvested
-        unseen = [spot for spot in spots if spot in missed]
-        if unseen:
-            log.warning("left out, since the scan does not see them: %s", ", ".join(str(spot) for spot in unseen[:10]))
-        absent = [spot for spot in spots if spot not in harvested | missed]
-        if absent:
-            shown = ", ".join(str(spot) for spot in absent[:5])
-            raise InputError(
-                f"collectSpots: {shown} {'is' if len(absent) == 1 else 'are'} not in {harvest.path}: harvest again "
-                "with this list, or take only spots that show_hkls lists"
-            )
-        wanted = np.array(sorted(set(spots)))
-        chosen = np.flatnonzero((harvest.hkl[:, None] == wanted[None]).all(axis=2).any(axis=1))
-
-    def pieces(blob: int) -> Iterator[tuple[Array, Array, Array]]:
-        # The same random numbers each time, so that every pass sees the same points.
-        random = np.random.default_rng([SEED, int(blob)])
-        length = max(1, PIECE // nred) * nred
-        for start in range(0, int(harvest.n_points[blob]), length):
-            counts, correction, q = harvest.points(blob, start, start + length)
-            if nred > 1:
-                first = np.arange(0, len(counts), nred)
-                width = np.minimum(nred, len(counts) - first)
-                taken = first + (random.random(len(first)) * width).astype(int)
-                counts, correction, q = counts[taken], correction[taken], q[taken]
-            yield q - harvest.centre[blob], np.asarray(counts, dtype=float), np.asarray(correction, dtype=float)
-
-    sizes = -(-harvest.n_points[chosen] // nred)
-    means = np.zeros((len(chosen), 2))
+    sizes = -(-harvest.n_points[blobs] // nred)
+    means = np.zeros((len(blobs), 3))
+    reader = _Reader(harvest, nred, pixels)
     with Stage("check points", int(sizes.sum()), "point") as stage:
-        for i, blob in enumerate(chosen):
-            for q, counts, correction in pieces(int(blob)):
-                if not (np.isfinite(q).all() and (correction > 0).all() and (counts >= 0).all()):
+        for i, blob in enumerate(blobs):
+            for piece in reader.pieces(int(blob)):
+                if not (np.isfinite(piece.q).all() and (piece.correction > 0).all() and (piece.counts >= 0).all()):
                     raise InputError(f"{harvest.path}: damaged: impossible numbers among its points; harvest again")
-                means[i] += counts.sum(), correction.sum()
-                stage.update(len(counts))
+                background = 0.0 if piece.background is None else piece.background.sum()
+                means[i] += piece.counts.sum(), piece.correction.sum(), background
+                stage.update(len(piece.counts))
     means /= np.maximum(sizes, 1)[:, None]
     usable = (sizes >= FEWEST_POINTS) & (means[:, 0] > 0)
     if not usable.any():
         raise InputError(f"{harvest.path}: no spot has {FEWEST_POINTS} points with counts: harvest others")
     if not usable.all():
-        names = ", ".join("({}, {}, {})".format(*hkl) for hkl in harvest.hkl[chosen[~usable]][:10])
+        names = ", ".join("({}, {}, {})".format(*hkl) for hkl in harvest.hkl[blobs[~usable]][:10])
         log.warning("left out, with fewer than %d points or no counts: %s", FEWEST_POINTS, names)
-    chosen, sizes, means = chosen[usable], sizes[usable], means[usable]
+    blobs, sizes, means = blobs[usable], sizes[usable], means[usable]
+    brightness = means[:, 0] / means[:, 1]
     points = Points(
-        nodes=harvest.centre[chosen],
+        nodes=harvest.centre[blobs],
         sizes=sizes,
         mean_counts=means[:, 0],
         mean_correction=means[:, 1],
         q_max=harvest.delta_max,
-        pieces=lambda index: pieces(int(chosen[index])),
+        pieces=lambda index: reader.pieces(int(blobs[index]), float(brightness[index])),
         q_min=harvest.delta_min,
+        background=harvest.has_background,
+        pixels=pixels,
+        mean_background=means[:, 2],
     )
-    return FitData(points, chosen, harvest.hkl[chosen], harvest.angle[chosen])
+    return FitData(
+        points,
+        blobs,
+        harvest.hkl[blobs],
+        harvest.angle[blobs],
+        peak_offsets(harvest)[blobs],
+        peak_places(harvest)[blobs],
+    )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the points of a blob piece by piece."""
+
+    harvest: HarvestFile
+    nred: int
+    pixels: bool
+
+    def pieces(self, blob: int, brightness: float = 1.0) -> Iterator[Piece]:
+        """The pieces of a blob of the harvest; `brightness`: its mean of N/κ, for the weights of a background."""
+        # The same random numbers each time, so that every pass sees the same points.
+        harvest, nred, random = self.harvest, self.nred, np.random.default_rng([SEED, int(blob)])
+        length = max(1, PIECE // nred) * nred
+        for start in range(0, int(harvest.n_points[blob]), length):
+            part = (blob, start, start + length)
+            counts, correction, q = harvest.points(*part)
+            taken: slice | Integers = slice(None)
+            if nred > 1:
+                first = np.arange(0, len(counts), nred)
+                width = np.minimum(nred, len(counts) - first)
+                taken = first + (random.random(len(first)) * width).astype(int)
+            kappa = np.asarray(correction[taken], dtype=float)
+            columns: dict[str, Array] = {}
+            if harvest.has_background or self.pixels:
+                row, column, frame = (values[taken] for values in harvest.pixels(*part))
+                if self.pixels:
+                    columns = {
+                        "row": row.astype(float),
+                        "column": column.astype(float),
+                        "frame": frame.astype(float),
+                        "phi": harvest.phi[frame],
+                    }
+                background, exposure = harvest.background(*part), harvest.background_exposure
+                if background is not None and exposure is not None:
+                    expected = np.asarray(background[taken], dtype=float)
+                    # Of N_tot counts in the exposure T: τB = D N_tot/T, its variance D² (N_tot + 1)/T².
+                    share = harvest.denominator[frame] / exposure
+                    variance = expected * share + share**2
+                    mean = np.maximum(kappa * brightness, expected)
+                    columns |= {"background": expected, "weight": mean / (mean + variance)}
+            yield Piece(
+                q[taken] - harvest.centre[blob], np.asarray(counts[taken], dtype=float), kappa, **columns
+            )

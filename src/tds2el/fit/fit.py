@@ -8,15 +8,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from tds2el.errors import InputError
+from tds2el.fit.clean import Cleaner, Usage, expected_counts
+from tds2el.fit.common import Common, SpotTerms, Values
 from tds2el.fit.data import FitData
-from tds2el.fit.minimise import Iteration, Minimiser, engine_columns
+from tds2el.fit.minimise import Iteration, Minimiser, Minimum
 from tds2el.fit.parameters import Constants
 from tds2el.fit.result import FitResult, result_of
+from tds2el.fit.retune import Retuning, start_from_peaks
 from tds2el.model.device import make_engine
-from tds2el.model.engine import Engine
+from tds2el.model.engine import Conditions, Engine, State
 from tds2el.settings import FitSettings
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+MAX_ROUNDS = 8
+"""How often points are chosen anew: those cut out round centres, foreign ones, and spots whose chi² is too large."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +36,24 @@ class Fit:
     result : FitResult
     engine : Engine
     data : FitData
+    state : State
+        Where the fit ended.
+    usage : Usage
+        Which points were used.
+    information : ndarray, shape (n_blobs, constants, constants)
+        Fisher information of the fitted constants, spot by spot.
     """
 
     result: FitResult
     engine: Engine
     data: FitData
+    state: State
+    usage: Usage
+    information: Array
 
     def curve(self, blob: int) -> npt.NDArray[np.float32]:
         """Expected counts m of every point of one blob."""
-        correction = np.concatenate([kappa for _, _, kappa in self.data.points.pieces(blob)])
-        spots = self.result.spots
-        intensity = spots.factor[blob] * self.engine.intensity(self.result.tensor, blob) + spots.baseline[blob]
-        return np.asarray(correction * intensity, dtype=np.float32)
+        return np.asarray(expected_counts(self.engine, self.data.points, self.state, blob), dtype=np.float32)
 
 
 def fit(
@@ -49,20 +63,27 @@ def fit(
     *,
     temperature: float,
     density: float,
+    retuning: Retuning | None = None,
+    fit_centres: bool | None = None,
     cores: int | None = None,
     started: Callable[[Engine], None] | None = None,
     report: Callable[[Iteration], None] | None = None,
 ) -> Fit:
-    """Fit constants, factors and baselines; with doMinimisation off the constants keep their start values.
+    """Fit constants, geometry and what each spot has of its own; without doMinimisation the constants stay.
 
     Parameters
     ----------
     data : FitData
+        With pixels, if `retuning` or ``settings.reject`` is given.
     constants : Constants
     settings : FitSettings
-        doMinimisation, ftol, scale, relative_error and device are used.
+        doMinimisation, ftol, scale, relative_error, device, baseline, background_scale, reject and spot_filter are used.
     temperature, density : float
         K and g/cm³.
+    retuning : Retuning, optional
+        Geometry and cell that are free or shifted.
+    fit_centres : bool, optional
+        Whether the offset of each spot's centre is fitted; by default ``settings.fit_centres``.
     cores : int, optional
         Threads that a CPU device may use; by default one for each core of this process.
     started : callable, optional
@@ -72,27 +93,66 @@ def fit(
     """
     if not settings.doMinimisation:
         constants = replace(constants, lower=constants.start, upper=constants.start)
+    centre = settings.fit_centres if fit_centres is None else fit_centres
     scale = constants.initial_scale(settings.scale)
-    engine = make_engine(
-        settings.device,
-        data.points,
-        engine_columns(constants, scale),
-        temperature=temperature,
-        density=density,
-        relative_error=settings.relative_error,
-        cores=cores,
-    )
+    free_background = data.points.background and settings.background_scale == "free"
+    terms = SpotTerms(centre, slope=settings.baseline == "linear", background=free_background)
+    common = Common(constants, scale, retuning, data.hkl, terms)
+    conditions = Conditions(temperature, density, settings.relative_error)
+    engine = make_engine(settings.device, data.points, common.columns, conditions, cores=cores)
     if started is not None:
         started(engine)
-    minimum = Minimiser(
+    minimiser = Minimiser(
         engine,
         data.points,
-        constants,
-        scale,
-        temperature=temperature,
-        density=density,
+        common,
+        conditions,
         may_free_scale=settings.scale == "auto",
         ftol=settings.ftol,
         report=report,
-    ).run()
-    return Fit(result_of(minimum, constants, data.points, data.hkl, data.angle), engine, data)
+    )
+    cleaner = Cleaner(engine, data.points, settings.reject, settings.relative_error)
+    minimum, filtered = _rounds(data, common, minimiser, cleaner, settings)
+    result = result_of(minimum, data, cleaner.usage, filtered)
+    constants_only = minimum.system.hessians[:, : len(common.fitted), : len(common.fitted)]
+    return Fit(result, engine, data, minimum.state, cleaner.usage, constants_only)
+
+
+def _rounds(
+    data: FitData, common: Common, minimiser: Minimiser, cleaner: Cleaner, settings: FitSettings
+) -> tuple[Minimum, Mask]:
+    """Fit, choose the points anew, and fit again until nothing changes; and the spots whose chi² was too large."""
+    n = len(data.hkl)
+    filtered = np.zeros(n, dtype=bool)
+    worst = (settings.spot_filter or {}).get("max_chi2", np.inf)
+    values: Values = common.start
+    offset = np.zeros((n, 3))
+    if common.terms.centre:
+        # The pixels of the Bragg peak say where the centre is, to begin with.
+        offset = np.where(np.isnan(data.peak), 0.0, data.peak)
+        far = np.linalg.norm(offset, axis=1) > 0.5 * data.points.q_max
+        offset[far] = 0.0
+    elif common.retuning is not None and len(common.geometry_names):
+        values = Values(values.constants, start_from_peaks(common.retuning, data))
+    state = State(np.eye(6), np.zeros(n), np.zeros(n), offset=offset if common.terms.centre else None)
+    cleaner.cut(common.placed(state, values))
+    # While centres move or foreign points are in, the minimum is not worth the passes that it takes to reach.
+    rough = common.terms.centre or bool(common.geometry_names) or settings.reject is not None
+    minimum = minimiser.run(values, state, filtered, roughly=rough)
+    for _ in range(MAX_ROUNDS):
+        changed = cleaner.cut(minimum.state)
+        changed |= cleaner.reject(minimum.state)
+        chi2 = minimum.sums.gram[:, -1, -1] / np.maximum(cleaner.usage.numbers - 2, 1)
+        bad = (chi2 > worst) & ~filtered & ~minimum.left_out
+        if bad.any() and not (filtered | bad | minimum.left_out).all():
+            filtered |= bad
+            changed = True
+        if not changed and not minimum.on_the_way and not rough:
+            break
+        rough = rough and (changed or minimum.on_the_way)
+        minimum = minimiser.run(minimum.values, minimum.state, filtered, roughly=rough)
+    if rough:
+        minimum = minimiser.run(minimum.values, minimum.state, filtered)
+    if (filtered | minimum.left_out).all():
+        raise InputError("spot_filter: max_chi2 leaves no spot; raise it")
+    return minimum, filtered

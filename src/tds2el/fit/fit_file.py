@@ -6,7 +6,8 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,9 @@ from tds2el.fit.context import FitContext, constant_status, result_notes, result
 from tds2el.fit.derived import DIMENSIONLESS, averages_with_sigma, tensor_sigma
 from tds2el.fit.profiles import Profile, Profiles, ProfileSums, Pulls
 from tds2el.fit.report import fit_report
-from tds2el.fit.result import FitResult
-from tds2el.model.engine import Points
+from tds2el.fit.result import CorrectionTable, FitResult
+from tds2el.model.engine import Points, State
+from tds2el.model.position import q_now
 from tds2el.output import now, replaced
 from tds2el.progress import Stage
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 FIT_FILE = "tds2el_fit.h5"
 FORMAT = "tds2el fit"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 INTENSITY = "counts per unit correction"
 Q_UNIT = "1/angstrom"
@@ -45,6 +47,16 @@ SPOT_UNITS = {
     "deviance": "",
     "below_floor": "",
     "left_out": "",
+    "filtered": "",
+    "offset": Q_UNIT,
+    "peak": Q_UNIT,
+    "centre_held": "",
+    "slope": f"{INTENSITY} times angstrom",
+    "background": "",
+    "cut": "",
+    "foreign": "",
+    "regions": "",
+    "own": "",
 }
 
 
@@ -54,7 +66,9 @@ def write_fit_file(
     context: FitContext,
     curve: Callable[[int], npt.NDArray[np.float32]],
     points: Points,
-) -> None:
+    used: Sequence[npt.NDArray[np.bool_]] | None = None,
+    state: State | None = None,
+) -> FitContext:
     """Write everything about a fit as NeXus, with measured and expected counts of every point.
 
     Parameters
@@ -66,6 +80,15 @@ def write_fit_file(
     curve : callable
         Spot → expected counts of its points, in the order of ``points.pieces``. Called once per spot.
     points : Points
+    used : sequence of ndarray of bool, optional
+        Which points of each spot the fit used; by default all.
+    state : State, optional
+        Where the fit ended, if points have moved.
+
+    Returns
+    -------
+    FitContext
+        With what the profiles say of the innermost part of the shells.
 
     Raises
     ------
@@ -79,14 +102,19 @@ def write_fit_file(
         entry = _group(file, "entry", "NXentry")
         entry.attrs["default"] = "spots"
         entry["title"] = f"elastic constants of {context.group.name}"
+        sums = ProfileSums(points, result.spots.left_out, context.relative_error)
+        _write_curve(entry, curve, points, sums, used, state)
+        profiles = sums.profiles()
+        _write_profiles(entry, profiles)
+        context = replace(context, inner_excess=profiles.radial.inner_excess(~result.spots.left_out))
         write_constants(entry, result, context)
+        if result.corrections is not None:
+            _write_corrections(entry, result.corrections)
         _write_tensors(entry, result, context)
         _write_spots(entry, result, points)
         _write_iterations(entry, result)
         write_provenance(entry, result, context)
-        sums = ProfileSums(points, result.spots.left_out, context.relative_error)
-        _write_curve(entry, curve, points, sums)
-        _write_profiles(entry, sums.profiles())
+    return context
 
 
 def write_constants(entry: h5py.Group, result: FitResult, context: FitContext) -> None:
@@ -118,6 +146,15 @@ def write_constants(entry: h5py.Group, result: FitResult, context: FitContext) -
     _strings(group, "fitted", [constants.names[i] for i in result.fitted])
     _dataset(group, "covariance", result.covariance, "GPa^2")
     _dataset(group, "correlation", result.correlation, "")
+
+
+def _write_corrections(entry: h5py.Group, found: CorrectionTable) -> None:
+    group = _group(entry, "corrections", "NXcollection")
+    _strings(group, "name", found.names)
+    _strings(group, "status", found.status)
+    _strings(group, "notes", list(found.notes))
+    for name in ("start", "correction", "sigma", "lower", "upper", "value"):
+        _dataset(group, name, getattr(found, name), "of the option")
 
 
 def _write_tensors(entry: h5py.Group, result: FitResult, context: FitContext) -> None:
@@ -152,7 +189,7 @@ def _write_spots(entry: h5py.Group, result: FitResult, points: Points) -> None:
     for name, unit in SPOT_UNITS.items():
         _dataset(group, name, getattr(spots, name), unit)
     _dataset(group, "centre", points.nodes, Q_UNIT)
-    for name in ("factor", "baseline"):
+    for name in ("factor", "baseline", "offset", "background"):
         _dataset(group, f"{name}_errors", getattr(spots, f"sigma_{name}"), SPOT_UNITS[name])
     group["spot"].attrs["long_name"] = "spot (row of hkl and angle)"
     group["chi2_per_dof"].attrs["long_name"] = "chi²/dof (Pearson)"
@@ -164,6 +201,7 @@ def _write_iterations(entry: h5py.Group, result: FitResult) -> None:
     for name in ("deviance", "predicted", "damping", "accepted"):
         _dataset(group, name, np.array([getattr(found, name) for found in result.iterations]), "")
     _dataset(group, "constants", np.array([found.constants for found in result.iterations]), "GPa")
+    _dataset(group, "corrections", np.array([found.geometry for found in result.iterations]), "of the option")
 
 
 def write_provenance(entry: h5py.Group, result: FitResult, context: FitContext) -> None:
@@ -207,26 +245,37 @@ def write_provenance(entry: h5py.Group, result: FitResult, context: FitContext) 
 
 
 def _write_curve(
-    entry: h5py.Group, curve: Callable[[int], npt.NDArray[np.float32]], points: Points, sums: ProfileSums
+    entry: h5py.Group,
+    curve: Callable[[int], npt.NDArray[np.float32]],
+    points: Points,
+    sums: ProfileSums,
+    used: Sequence[npt.NDArray[np.bool_]] | None,
+    state: State | None,
 ) -> None:
     """Counts and expectation spot by spot, so that only one spot is in memory; the profiles are summed on the way."""
     group = _group(entry, "curve", "NXcollection")
     offset = np.concatenate([[0], np.cumsum(points.sizes)])
     _dataset(group, "offset", offset, "")
-    for name in ("counts", "expected"):
-        group.create_dataset(name, shape=(int(offset[-1]),), dtype=np.float32, track_times=False)
-        group[name].attrs["units"] = "counts"
+    for name, dtype in (("counts", np.float32), ("expected", np.float32), ("used", np.bool_)):
+        group.create_dataset(name, shape=(int(offset[-1]),), dtype=dtype, track_times=False)
+        group[name].attrs["units"] = "" if name == "used" else "counts"
     with Stage("write curves", int(offset[-1]), "point") as stage:
         for spot, (start, stop) in enumerate(pairwise(offset.tolist())):
             expected = curve(spot)
             group["expected"][start:stop] = expected
+            chosen = np.ones(stop - start, dtype=bool) if used is None else used[spot]
+            group["used"][start:stop] = chosen
             done = 0
-            for q, counts, correction in points.pieces(spot):
-                piece = slice(done, done + len(counts))
-                group["counts"][start + piece.start : start + piece.stop] = counts
-                sums.add(spot, q, counts, correction, expected[piece].astype(np.float64))
-                done = piece.stop
-                stage.update(len(counts))
+            for piece in points.pieces(spot):
+                part = slice(done, done + len(piece.counts))
+                group["counts"][start + part.start : start + part.stop] = piece.counts
+                q = piece.q if state is None else q_now(points, state, spot, piece)
+                mine = chosen[part]
+                sums.add(
+                    spot, q[mine], piece.counts[mine], piece.correction[mine], expected[part][mine].astype(np.float64)
+                )
+                done = part.stop
+                stage.update(len(piece.counts))
 
 
 def _write_profiles(entry: h5py.Group, profiles: Profiles) -> None:

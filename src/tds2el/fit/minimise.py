@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ ROUNDING = 1e-7
 """Relative rise of the deviance that is no reason to reject a step."""
 DECREASE = 0.01
 """Predicted decrease of the deviance that ends the iteration at ftol = 1e-5."""
+ROUGH, ROUGH_PASSES = 0.01, 6
+"""Predicted decrease, as a fraction of the deviance, and passes that end a rough run: its points are about to change."""
 MAX_RETURNS = 2
 """How often spots that were left out may come back after convergence."""
 SOFTEST = 0.25
@@ -52,7 +54,7 @@ class Iteration:
     damping: float
     accepted: bool
     constants: Array
-    geometry: Array
+    geometry: Array = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,12 @@ class Minimiser:
         self._reach = max(points.q_min, 0.1 * points.q_max)
 
     def run(
-        self, values: Values | None = None, state: State | None = None, left_out: Mask | None = None
+        self,
+        values: Values | None = None,
+        state: State | None = None,
+        left_out: Mask | None = None,
+        *,
+        roughly: bool = False,
     ) -> Minimum:
         """Iterate to the minimum.
 
@@ -144,6 +151,8 @@ class Minimiser:
             of the rest only `offset` is used.
         left_out : ndarray of bool, shape (n_blobs,), optional
             Spots that must not be used.
+        roughly : bool
+            End early: the points will be chosen anew and the fit goes on.
 
         Raises
         ------
@@ -160,13 +169,15 @@ class Minimiser:
         damping, returns = 0.0, 0
         converged = too_soft = False
         self._hold_undetermined(sums, state, values, left_out | self._unusable(sums, state), centre_held)
-        while not converged and len(self._iterations) - first < MAX_PASSES:
+        most = ROUGH_PASSES if roughly else MAX_PASSES
+        while not converged and len(self._iterations) - first < most:
             # Monotonic, so that the deviance is one function until the fit converges.
             left_out |= self._unusable(sums, state)
             centre_damping = np.where(centre_held, np.inf, 0.0)
             system = self._system(sums, state, values, left_out, centre_damping)
             step, predicted = self._step(system, values)
-            last = predicted < self._tolerance
+            enough = ROUGH * float(sums.deviance[~left_out].sum()) if roughly else self._tolerance
+            last = predicted < max(enough, self._tolerance)
             # The last step is not damped, unless it would soften the tensor too much.
             if damping and (too_soft or not last):
                 system = self._system(sums, state, values, left_out, centre_damping, damping)
@@ -200,7 +211,8 @@ class Minimiser:
                 converged = False
         on_the_way = bool(self._far_from_start(state, begun)[~left_out].any())
         system = self._system(sums, state, values, left_out, np.where(centre_held, np.inf, 0.0))
-        self._check_determined(system)
+        if not roughly:
+            self._check_determined(system)
         return Minimum(
             values=values,
             state=state,

@@ -49,6 +49,23 @@ class Profile:
         """Middles of the bins, shape (bins,)."""
         return np.asarray((self.edges[1:] + self.edges[:-1]) / 2)
 
+    def inner_excess(self, spots: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        """Excess of data over model in the innermost tenth of the bins: relative, and in units of its σ.
+
+        Parameters
+        ----------
+        spots : ndarray of bool, shape (spots,)
+            Those that count.
+        """
+        inner = slice(0, max(1, (len(self.edges) - 1) // 10))
+        intensity, sigma, model = (x[spots, inner] for x in (self.intensity, self.sigma, self.model))
+        filled = np.isfinite(intensity) & (sigma > 0)
+        if not filled.any():
+            return 0.0, 0.0
+        weight = 1 / sigma[filled] ** 2
+        excess = float(weight @ (intensity[filled] - model[filled]))
+        return excess / float(weight @ model[filled]), excess / float(np.sqrt(weight.sum()))
+
 
 @dataclass(frozen=True)
 class Pulls:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from tds2el.errors import InputError
 from tds2el.fit.derived import AVERAGES
 from tds2el.fit.fit_file import FORMAT, FORMAT_VERSION
 from tds2el.fit.profiles import Profile, Profiles, Pulls
+from tds2el.fit.result import CorrectionTable
 
 if TYPE_CHECKING:
     import h5py
@@ -99,6 +100,17 @@ class SpotTable:
     deviance: Array
     below_floor: Array
     left_out: Mask
+    filtered: Mask
+    offset: Array
+    sigma_offset: Array
+    peak: Array
+    centre_held: Mask
+    slope: Array
+    background: Array
+    sigma_background: Array
+    cut: Integers
+    foreign: Integers
+    regions: Integers
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,7 @@ class FitFile:
     spots : SpotTable
     profiles : Profiles
     iterations : IterationTable
+    corrections : CorrectionTable or None
     deviance, chi2, dof : float, float, int
         Over the spots that were not left out.
     point_group, system : str
@@ -166,6 +179,7 @@ class FitFile:
     spots: SpotTable
     profiles: Profiles
     iterations: IterationTable
+    corrections: CorrectionTable | None
     deviance: float
     chi2: float
     dof: int
@@ -248,6 +262,7 @@ def _read(path: Path, entry: h5py.Group) -> FitFile:
         spots=_spots(entry["spots"]),
         profiles=_profiles(entry["profiles"]),
         iterations=_iterations(entry["iterations"]),
+        corrections=_corrections(entry["corrections"]) if "corrections" in entry else None,
         deviance=float(statistics["deviance"][()]),
         chi2=float(statistics["chi2"][()]),
         dof=int(statistics["dof"][()]),
@@ -292,11 +307,11 @@ def _constants(group: h5py.Group) -> ConstantsTable:
 
 
 def _spots(group: h5py.Group) -> SpotTable:
-    same = ("hkl", "centre", "angle", "points", "factor", "baseline", "chi2_per_dof", "deviance", "below_floor")
-    errors = ("factor", "baseline", "chi2_per_dof")
+    errors = ("factor", "baseline", "chi2_per_dof", "offset", "background")
+    names = (field.name for field in fields(SpotTable) if field.name != "label" and not field.name.startswith("sigma_"))
     return SpotTable(
         label=_strings(group["label"]),
-        **{name: group[name][()] for name in (*same, "left_out")},
+        **{name: group[name][()] for name in names},
         **{f"sigma_{name}": group[f"{name}_errors"][()] for name in errors},
     )
 
@@ -304,6 +319,16 @@ def _spots(group: h5py.Group) -> SpotTable:
 def _iterations(group: h5py.Group) -> IterationTable:
     columns = ("deviance", "predicted", "damping", "accepted", "constants")
     return IterationTable(**{name: group[name][()] for name in columns}, converged=bool(group.attrs["converged"]))
+
+
+def _corrections(group: h5py.Group) -> CorrectionTable:
+    columns = ("start", "correction", "sigma", "lower", "upper")
+    return CorrectionTable(
+        names=_strings(group["name"]),
+        status=_strings(group["status"]),
+        notes=tuple(_strings(group["notes"])),
+        **{name: group[name][()] for name in columns},
+    )
 
 
 def _profiles(group: h5py.Group) -> Profiles:

@@ -56,9 +56,11 @@ def fit_report(result: FitResult, context: FitContext) -> str:
         circumstances_text(result, context),
         constants_table(result, context),
         "" if context.simulated else sigma_table(result),
+        corrections_table(result),
         *(tensor_text(result, block) for block in standard_frame(result.tensor, context.group)),
         moduli_table(result),
         spot_table(result),
+        centre_table(result),
         "\n".join(_wrapped(result_notes(result, context), "")),
     ]
     return "\n\n".join(section for section in sections if section)
@@ -74,8 +76,9 @@ def dry_run_text(structure: TensorStructure) -> str:
 
 def iteration_line(iteration: Iteration, names: Sequence[str]) -> str:
     """One pass over the points, for the log."""
+    values_ = [*iteration.constants, *iteration.geometry]
     predicted = f"{iteration.predicted:.4g}" if np.isfinite(iteration.predicted) else "-"
-    values = " ".join(f"{name} {value:.4f}" for name, value in zip(names, iteration.constants, strict=True))
+    values = " ".join(f"{name} {value:.4f}" for name, value in zip(names, values_, strict=True))
     verdict = "accepted" if iteration.accepted else "rejected"
     return (
         f"deviance {iteration.deviance:.10g}, predicted decrease {predicted}, damping {iteration.damping:g}, "
@@ -103,6 +106,11 @@ def circumstances_text(result: FitResult, context: FitContext) -> str:
     if context.nred > 1:
         points += f", one in {context.nred} of {context.harvested}"
     lost = ", ".join(f"{number} {cause.replace('_', ' ')}" for cause, number in context.lost.items())
+    foreign = int(spots.foreign.sum())
+    if foreign:
+        lost += f", {foreign} rejected as foreign in {spots.regions.sum()} regions"
+    if spots.cut.any():
+        lost += f", {spots.cut.sum()} inside the inner radius round centres that moved"
     work = "constants as given, factors and baselines fitted" if context.simulated else "constants fitted"
     state = "converged" if result.converged else "NOT converged"
     entries = (
@@ -184,6 +192,28 @@ def sigma_table(result: FitResult) -> str:
     )
 
 
+def corrections_table(result: FitResult) -> str:
+    """Corrections to geometry and cell, where there are any."""
+    found = result.corrections
+    if found is None:
+        return ""
+    rows = [
+        [
+            name,
+            f"{start:.6g}",
+            with_error(correction, sigma),
+            with_error(start + correction, sigma),
+            f"{status} !" if "bound" in status or status == "held" else status,
+            _bounds(low, high),
+        ]
+        for name, start, correction, sigma, status, low, high in zip(
+            found.names, found.start, found.correction, found.sigma, found.status, found.lower, found.upper, strict=True
+        )
+    ]
+    header = ["", "harvested", "correction", "value", "status", "bounds of the correction"]
+    return "\n".join(["GEOMETRY AND CELL, in the units of the options", *_table(header, rows)])
+
+
 def tensor_text(result: FitResult, block: FrameBlock) -> str:
     """The 6×6 tensor in one frame with its errors, and the rotation that leads there from frame W."""
     sigma = tensor_sigma(result, block.rotation)
@@ -235,9 +265,12 @@ def spot_table(result: FitResult) -> str:
     spots = result.spots
     rows = []
     for n, (h, k, l) in enumerate(spots.hkl):
-        low = spots.below_floor[n] / spots.points[n]
+        low = spots.below_floor[n] / max(1, spots.points[n])
         flags = ["left out"] if spots.left_out[n] else []
+        flags = ["left out, chi²"] if spots.filtered[n] else flags
         flags += [f"{percent(low)} below floor"] if low > BELOW_FLOOR else []
+        flags += [f"{spots.foreign[n]} foreign"] if spots.foreign[n] else []
+        flags += [f"{spots.cut[n]} cut"] if spots.cut[n] else []
         rows.append(
             [
                 f"{h:3d} {k:3d} {l:3d}",
@@ -252,6 +285,29 @@ def spot_table(result: FitResult) -> str:
     header = ["h   k   l", "angle", "points", "factor f", "baseline b", "chi²/dof", ""]
     title = "SPOTS: intensity = f S + b, in counts per unit of correction; S in 1/GPa; angle in degrees"
     return "\n".join([title, *_table(header, rows)])
+
+
+def centre_table(result: FitResult) -> str:
+    """Offset of every halo's centre from its node, and its distance from the Bragg peak; where centres were fitted."""
+    spots = result.spots
+    if not np.isfinite(spots.sigma_offset).any():
+        return ""
+    rows = []
+    for n, (h, k, l) in enumerate(spots.hkl):
+        offset = [1e3 * x for x in spots.offset[n]]
+        sigma = [1e3 * x for x in spots.sigma_offset[n]]
+        distance = 1e3 * float(np.linalg.norm(spots.offset[n] - spots.peak[n]))
+        rows.append(
+            [
+                f"{h:3d} {k:3d} {l:3d}",
+                f"{spots.angle[n]:.2f}",
+                *(with_error(x, s) for x, s in zip(offset, sigma, strict=True)),
+                f"{distance:.3f}" if np.isfinite(distance) else "",
+                "held: not determined" if spots.centre_held[n] else "",
+            ]
+        )
+    header = ["h   k   l", "angle", "x", "y", "z", "from Bragg peak", ""]
+    return "\n".join(["CENTRES of the halos relative to their nodes, 0.001 Å⁻¹, frame W", *_table(header, rows)])
 
 
 def _condition(result: FitResult) -> str:

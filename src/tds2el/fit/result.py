@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tds2el.crystal.cell import CELL_OPTIONS
+from tds2el.fit.clean import Usage
+from tds2el.fit.data import FitData
 from tds2el.fit.minimise import Iteration, Minimum
 from tds2el.fit.parameters import Constants, Scale
-from tds2el.model.engine import Points
+from tds2el.fit.separable import Own
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -58,6 +61,22 @@ class Spots:
     below_floor : ndarray
         Pixels whose model is below 0.05 of the spot's mean count.
     left_out : ndarray of bool
+    filtered : ndarray of bool
+        Left out because of spot_filter's max_chi2.
+    offset, sigma_offset : ndarray, shape (n_blobs, 3)
+        d_s, the centre of the halo relative to the node (of the centred harvest, if it was), Å⁻¹; zero and NaN where
+        centres were not fitted.
+    peak : ndarray, shape (n_blobs, 3)
+        The same for the measured Bragg peak; NaN where none was seen.
+    centre_held : ndarray of bool
+        The data do not say where the centre is; it was not fitted.
+    slope : ndarray, shape (n_blobs, 3)
+        c_s of the baseline b + c·q, per Å⁻¹; zero where it is constant.
+    background, sigma_background : ndarray
+        τ_s, scale of the background frames; 1 and NaN where it was not fitted.
+    cut, foreign, regions : ndarray of int
+        Points inside the inner radius round the centre that was found; points rejected as foreign, and the connected
+        regions that they form. None of them is among `points`.
     """
 
     hkl: npt.NDArray[np.int64]
@@ -71,11 +90,59 @@ class Spots:
     deviance: Array
     below_floor: Array
     left_out: Mask
+    filtered: Mask
+    offset: Array
+    sigma_offset: Array
+    peak: Array
+    centre_held: Mask
+    slope: Array
+    background: Array
+    sigma_background: Array
+    cut: npt.NDArray[np.int64]
+    foreign: npt.NDArray[np.int64]
+    regions: npt.NDArray[np.int64]
+    own: npt.NDArray[np.int64]
+    """Number of parameters of each spot's own."""
 
     @property
     def dof(self) -> Array:
         """Degrees of freedom of each spot by itself."""
-        return np.asarray(np.maximum(self.points - 2, 1), dtype=float)
+        return np.asarray(np.maximum(self.points - self.own, 1), dtype=float)
+
+
+@dataclass(frozen=True)
+class CorrectionTable:
+    """Corrections to geometry and cell, shape (c,) each.
+
+    Attributes
+    ----------
+    names : list of str
+        The options that are corrected.
+    start : ndarray
+        Their values at the harvest.
+    correction, sigma : ndarray
+        What is added, and its standard deviation; NaN where nothing was fitted.
+    lower, upper : ndarray
+        Bounds of the correction.
+    status : list of str
+        fitted, tied, fixed, held (the data do not determine it), at lower bound or at upper bound.
+    notes : tuple of str
+        What was tied or held because of the crystal's symmetry.
+    """
+
+    names: list[str]
+    start: Array
+    correction: Array
+    sigma: Array
+    lower: Array
+    upper: Array
+    status: list[str]
+    notes: tuple[str, ...]
+
+    @property
+    def value(self) -> Array:
+        """Corrected values."""
+        return np.asarray(self.start + self.correction)
 
 
 @dataclass(frozen=True)
@@ -98,6 +165,12 @@ class FitResult:
     spots : Spots
     iterations : list of Iteration
     converged : bool
+    corrections : CorrectionTable or None
+        Geometry and cell, where they were corrected.
+    fitted_corrections : int
+        How many of them were fitted.
+    on_the_way : bool
+        Whether centres still moved when the fit ended.
     """
 
     constants: Constants
@@ -110,6 +183,9 @@ class FitResult:
     spots: Spots
     iterations: list[Iteration]
     converged: bool
+    corrections: CorrectionTable | None = None
+    fitted_corrections: int = 0
+    on_the_way: bool = False
 
     @property
     def tensor(self) -> Array:
@@ -141,67 +217,140 @@ class FitResult:
     def dof(self) -> int:
         """Points minus parameters, over the spots that were used."""
         used = ~self.spots.left_out
-        return int(max(1, self.spots.points[used].sum() - 2 * used.sum() - len(self.fitted)))
+        parameters = self.spots.own[used].sum() + len(self.fitted) + self.fitted_corrections
+        return int(max(1, self.spots.points[used].sum() - parameters))
 
 
-def result_of(
-    minimum: Minimum, constants: Constants, points: Points, hkl: npt.NDArray[np.int64], angle: Array
-) -> FitResult:
+def result_of(minimum: Minimum, data: FitData, usage: Usage, filtered: Mask) -> FitResult:
     """Error bars and tables from a minimum.
 
     Parameters
     ----------
     minimum : Minimum
-    constants : Constants
-    points : Points
-    hkl : ndarray of int, shape (n_blobs, 3)
-    angle : ndarray, shape (n_blobs,)
+    data : FitData
+    usage : Usage
+        Which points were used.
+    filtered : ndarray of bool, shape (n_blobs,)
+        Spots left out because of spot_filter's max_chi2.
     """
-    k = len(constants.names)
-    inside = ~minimum.at_bound[minimum.fitted]
-    fitted = minimum.fitted[inside]
+    common, sums = minimum.common, minimum.sums
+    constants, k, of_constants = common.constants, len(common.constants.names), len(common.fitted)
+    inside = ~minimum.at_bound
+    fitted = common.fitted[inside[:of_constants]]
+    n = len(fitted)
     hessian = minimum.system.hessian[np.ix_(inside, inside)]
     scores = minimum.system.scores[:, inside]
     poisson = _inverse(hessian)
     clustered = poisson @ (scores.T @ scores) @ poisson
 
     used = ~minimum.left_out
-    sums = minimum.sums
-    dof = max(1, int(points.sizes[used].sum()) - 2 * int(used.sum()) - len(fitted))
-    ratio = float(sums.deviance[used].sum()) / dof
-    errors = Errors(
-        poisson=_expand(np.sqrt(np.diag(poisson)), fitted, k),
-        scaled=_expand(np.sqrt(np.diag(poisson) * ratio), fitted, k),
-        clustered=_expand(np.sqrt(np.diag(clustered)), fitted, k) if used.sum() > len(fitted) else np.full(k, np.nan),
-    )
+    spots = _spots(minimum, data, usage, filtered, poisson, inside)
+    dof = max(1, int(spots.points[used].sum() - spots.own[used].sum()) - len(hessian))
+    three = np.sqrt(np.abs(np.stack([np.diag(poisson)] * 3)))
+    three[1] *= np.sqrt(float(sums.deviance[used].sum()) / dof)
+    three[2] = np.sqrt(np.diag(clustered)) if used.sum() > len(hessian) else np.nan
+    errors = Errors(*(_expand(sigma[:n], fitted, k) for sigma in three))
     inflation = (errors.largest / errors.poisson)[fitted]
+    at_bound = np.zeros(k, dtype=bool)
+    at_bound[common.fitted] = minimum.at_bound[:of_constants]
+    return FitResult(
+        constants=constants,
+        values=minimum.values.constants,
+        errors=errors,
+        fitted=fitted,
+        at_bound=at_bound,
+        covariance=poisson[:n, :n] * np.outer(inflation, inflation),
+        scale=common.scale,
+        spots=spots,
+        iterations=minimum.iterations,
+        converged=minimum.converged and not minimum.on_the_way,
+        corrections=_corrections(minimum, np.fmax.reduce(three)[n:], inside[of_constants:]),
+        fitted_corrections=len(hessian) - n,
+        on_the_way=minimum.on_the_way,
+    )
+
+
+def _spots(
+    minimum: Minimum, data: FitData, usage: Usage, filtered: Mask, poisson: Array, inside: Mask
+) -> Spots:
+    state, sums, own = minimum.state, minimum.sums, Own.of(minimum.common.columns)
+    blobs = len(data.hkl)
     coupling = minimum.system.coupling[:, :, inside]
-    own = minimum.system.inverse + coupling @ poisson @ np.swapaxes(coupling, 1, 2)
-    sigma_own = np.sqrt(np.maximum(np.diagonal(own, axis1=1, axis2=2), 0.0))
-    spots = Spots(
-        hkl=hkl,
-        angle=angle,
-        points=points.sizes,
-        factor=minimum.state.factor,
-        baseline=minimum.state.baseline,
-        sigma_factor=sigma_own[:, 0],
-        sigma_baseline=sigma_own[:, 1],
+    covariance = minimum.system.inverse + coupling @ poisson @ np.swapaxes(coupling, 1, 2)
+    sigma = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0))
+    free = ~minimum.centre_held[:, None]
+    none = np.full((blobs, 3), np.nan)
+    return Spots(
+        hkl=data.hkl,
+        angle=data.angle,
+        points=usage.numbers,
+        factor=state.factor,
+        baseline=state.baseline,
+        sigma_factor=sigma[:, 0],
+        sigma_baseline=sigma[:, 1],
         chi2=sums.gram[:, -1, -1],
         deviance=sums.deviance,
         below_floor=sums.below_floor,
         left_out=minimum.left_out,
+        filtered=filtered,
+        offset=np.zeros((blobs, 3)) if state.offset is None else state.offset,
+        sigma_offset=none if own.centre is None else np.where(free, sigma[:, own.centre], np.nan),
+        peak=data.peak,
+        centre_held=minimum.centre_held & (own.centre is not None),
+        slope=np.zeros((blobs, 3)) if state.slope is None else state.slope,
+        background=np.ones(blobs) if state.background is None else state.background,
+        sigma_background=none[:, 0] if own.background is None else sigma[:, own.background],
+        cut=usage.cut,
+        foreign=usage.foreign,
+        regions=usage.regions,
+        own=np.where(minimum.centre_held & (own.centre is not None), own.count - 3, own.count).astype(np.int64),
     )
-    return FitResult(
-        constants=constants,
-        values=minimum.values,
-        errors=errors,
-        fitted=fitted,
-        at_bound=minimum.at_bound,
-        covariance=poisson * np.outer(inflation, inflation),
-        scale=minimum.scale,
-        spots=spots,
-        iterations=minimum.iterations,
-        converged=minimum.converged,
+
+
+def _corrections(minimum: Minimum, sigma: Array, inside: Mask) -> CorrectionTable | None:
+    """The table of corrections; `sigma` is of the free ones that are inside their bounds."""
+    common, retuning = minimum.common, minimum.common.retuning
+    if retuning is None:
+        return None
+    x = minimum.values.geometry
+    free = np.flatnonzero(~common.geometry_held)
+    variance = np.zeros(len(x))
+    variance[free[inside]] = sigma**2
+    status = dict.fromkeys(retuning.names, "held")
+    for index, within in zip(free, inside, strict=True):
+        near_upper = retuning.upper[index] - x[index] < x[index] - retuning.lower[index]
+        status[retuning.names[index]] = "fitted" if within else f"at {'upper' if near_upper else 'lower'} bound"
+    leads = [np.flatnonzero(retuning.moves[:, place]) for place in range(len(retuning.corrections))]
+    shown = [n for n, c in enumerate(retuning.corrections) if len(leads[n]) or c.free or c.tied_to or c.value]
+    experiment = retuning.experiment
+    starts = {name: getattr(experiment, name) for name in vars(experiment)}
+    starts |= dict(zip(CELL_OPTIONS, retuning.cell.parameters, strict=True))
+    values = retuning.values(x)
+
+    def limits(place: int) -> tuple[float, float]:
+        own = retuning.corrections[place]
+        lead = retuning.corrections[[c.name for c in retuning.corrections].index(retuning.names[leads[place][0]])] if (
+            len(leads[place])
+        ) else own
+        return lead.lower, lead.upper
+
+    names = [retuning.corrections[n].name for n in shown]
+    own_sigma = np.array([np.sqrt(retuning.moves[:, n] ** 2 @ variance) for n in shown])
+    return CorrectionTable(
+        names=names,
+        start=np.array([starts[name] for name in names]),
+        correction=np.array([values[name] for name in names]),
+        sigma=np.where(own_sigma > 0, own_sigma, np.nan),
+        lower=np.array([limits(n)[0] for n in shown]),
+        upper=np.array([limits(n)[1] for n in shown]),
+        status=[
+            status.get(
+                retuning.corrections[n].name,
+                "tied" if len(leads[n]) else "held" if retuning.corrections[n].free else "fixed",
+            )
+            for n in shown
+        ],
+        notes=retuning.notes,
     )
 
 

@@ -12,13 +12,18 @@ from tds2el.corrections import Correction
 from tds2el.crystal.cell import CELL_OPTIONS, Cell, cell_from_metric
 from tds2el.crystal.symmetry import PointGroup
 from tds2el.errors import InputError
-from tds2el.experiment.motion import Motion, motion
+from tds2el.experiment.geometry import Geometry
+from tds2el.experiment.motion import Motion, derivatives_of_q, motion
+from tds2el.fit.data import FitData
 from tds2el.settings import Experiment
 
 Array = npt.NDArray[np.float64]
 
 RANK = 1e-9
 """Relative singular value below which turning parameters of the crystal turn it in the same ways as others."""
+PEAK_STEPS = 4
+PEAK_RANK = 1e-4
+"""Relative singular value below which the peaks do not determine a combination of corrections."""
 NUDGE = 1.0
 """Degrees by which angles are moved to find how many ways of turning there are in general, not at special angles."""
 
@@ -212,3 +217,37 @@ def _symmetric_changes(cell: Cell, group: PointGroup) -> Array:
     step = 1e-4
     changes = [(symmetrised(centre + s) - symmetrised(centre - s)) / (2 * step) for s in step * np.eye(6)]
     return np.array(changes).T
+
+
+def start_from_peaks(found: Retuning, data: FitData) -> Array:
+    """Corrections that bring the measured Bragg peaks to their nodes, as start values of a fit; (names,).
+
+    A few steps of Gauss and Newton from the user's start values, within the bounds; combinations that the peaks do not
+    determine stay. Spots without a measured peak do not count.
+    """
+    seen = np.flatnonzero(np.isfinite(data.peak_pixel).all(axis=1))
+    x = found.start.copy()
+    if not len(seen):
+        return x
+    row, column, phi = data.peak_pixel[seen].T
+    hkl = data.hkl[seen]
+    for _ in range(PEAK_STEPS):
+        experiment, cell = found.geometry(x)
+        now = motion(found.experiment, experiment, found.moved)
+        residual = Geometry(experiment).q_crystal(row, column, phi) - hkl @ cell.B.T
+        moves = derivatives_of_q(now, row, column, phi)
+        jacobian = np.zeros((len(seen), len(found.names), 3))
+        for place, correction in enumerate(found.corrections):
+            if correction.name in CELL_OPTIONS:
+                change = -hkl @ cell.B_derivatives[CELL_OPTIONS.index(correction.name)].T
+            elif correction.name in now.names:
+                change = moves[:, now.names.index(correction.name)]
+            else:
+                continue
+            jacobian += found.moves[None, :, place, None] * change[:, None, :]
+        matrix = np.swapaxes(jacobian, 1, 2).reshape(-1, len(found.names))
+        # Small steps in units of the bounds' width, so that what the peaks do not determine stays where it is.
+        width = np.where(np.isfinite(found.upper - found.lower), found.upper - found.lower, 1.0)
+        step = np.linalg.lstsq(matrix * width, -residual.reshape(-1), rcond=PEAK_RANK)[0] * width
+        x = np.clip(x + step, found.lower, found.upper)
+    return x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,14 +39,35 @@ def peak_offsets(harvest: HarvestFile) -> Array:
     ndarray, shape (blobs, 3)
         Å⁻¹, beyond the `HarvestFile.shift` already applied; NaN where a blob has no pixel above threshold.
     """
-    offsets = np.full((harvest.n_blobs, 3), np.nan)
-    for blob in np.flatnonzero(harvest.n_peaks):
-        counts, _, q = harvest.peaks(int(blob))
+    return _means_over_cores(harvest, lambda blob: harvest.peaks(blob)[2] - harvest.centre[blob])
+
+
+def peak_places(harvest: HarvestFile) -> Array:
+    """Where the Bragg peak of every blob was recorded: means over its core as for `peak_offsets`.
+
+    Returns
+    -------
+    ndarray, shape (blobs, 3)
+        Row, column, and the goniometer angle of the frame in degrees; NaN where a blob has no pixel above threshold.
+    """
+
+    def places(blob: int) -> Array:
+        row, column, frame = harvest.peak_pixels(blob)
+        return np.column_stack([row, column, harvest.phi[frame]])
+
+    return _means_over_cores(harvest, places)
+
+
+def _means_over_cores(harvest: HarvestFile, columns: Callable[[int], Array]) -> Array:
+    """Means of three columns over the cores of the peaks, weighted by counts, (blobs, 3)."""
+    means = np.full((harvest.n_blobs, 3), np.nan)
+    for blob in np.flatnonzero(harvest.n_peaks).tolist():
+        counts = harvest.peaks(blob)[0]
         # The largest value of an unsigned type, saturation by convention, is a largest count.
         core = (counts > CORE * float(counts.max())) | (counts >= harvest.saturation)
         weight = counts[core].astype(float)
-        offsets[blob] = weight @ (q[core] - harvest.centre[blob]) / weight.sum()
-    return offsets
+        means[blob] = weight @ columns(blob)[core] / weight.sum()
+    return means
 
 
 def read_shifts(

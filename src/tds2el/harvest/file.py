@@ -244,11 +244,11 @@ class HarvestFile:
         self, blob: int, start: int = 0, stop: int | None = None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Row, column and frame (n,) of a blob's points start:stop."""
-        part = slice(*self._range(blob, start, stop))
-        with self._readable():
-            group = self._file["entry/points"]
-            row, column, frame = (group[name][part].astype(np.int64) for name in ("row", "column", "frame"))
-        return row, column, frame
+        return self._places("points", *self._range(blob, start, stop))
+
+    def peak_pixels(self, blob: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Row, column and frame (n,) of a blob's pixels above threshold."""
+        return self._places("peaks", int(self.peak_offset[blob]), int(self.peak_offset[blob + 1]))
 
     def background(self, blob: int, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32] | None:
         """Expected counts (n,) of the background in a blob's points start:stop; None without background frames."""
@@ -276,6 +276,15 @@ class HarvestFile:
                 self._file[f"entry/{group}/{name}"][start:stop] for name in ("counts", "correction", "Q")
             )
         return counts, correction, q
+
+    def _places(
+        self, group: str, start: int, stop: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        with self._readable():
+            row, column, frame = (
+                self._file[f"entry/{group}/{name}"][start:stop].astype(np.int64) for name in ("row", "column", "frame")
+            )
+        return row, column, frame
 
     @contextmanager
     def _readable(self) -> Iterator[None]:

@@ -17,6 +17,8 @@ from tds2el.errors import InputError
 from tds2el.fit.context import FitContext
 from tds2el.fit.fit import Fit
 from tds2el.fit.fit_file import INTENSITY, Q_UNIT, write_constants, write_provenance
+from tds2el.model.engine import Piece
+from tds2el.model.position import q_now
 from tds2el.output import replaced
 from tds2el.progress import Stage
 from tds2el.settings import ViewSettings
@@ -102,14 +104,25 @@ def cube_points(fit: Fit, parts: Sequence[Part]) -> tuple[Array, Array]:
     first = parts[0].blob
     q, values = [], []
     for part in parts:
-        pieces = list(fit.data.points.pieces(part.blob))
-        correction = np.concatenate([kappa for _, _, kappa in pieces])
-        counts = np.concatenate([counts for _, counts, _ in pieces])
-        both = np.column_stack([counts, fit.curve(part.blob)]) / correction[:, None]
+        pieces, used = list(fit.data.points.pieces(part.blob)), fit.usage.used[part.blob]
+        correction = np.concatenate([piece.correction for piece in pieces])
+        both = np.column_stack([np.concatenate([piece.counts for piece in pieces]), fit.curve(part.blob)])
+        both = (both - _known_background(fit, part.blob, pieces)) / correction[:, None]
         scale = spots.factor[first] / spots.factor[part.blob]
-        values.append((both - spots.baseline[part.blob]) * scale + spots.baseline[first])
-        q.append(np.concatenate([own for own, _, _ in pieces]) @ part.turn.T)
+        own = np.concatenate([q_now(fit.data.points, fit.state, part.blob, piece) for piece in pieces])
+        # Slopes are each spot's own too.
+        baseline = spots.baseline[part.blob] + own @ spots.slope[part.blob]
+        values.append(((both - baseline[:, None]) * scale + spots.baseline[first])[used])
+        q.append(own[used] @ part.turn.T)
     return np.concatenate(q), np.concatenate(values)
+
+
+def _known_background(fit: Fit, blob: int, pieces: Sequence[Piece]) -> Array:
+    """Counts of the background frames in every point of a blob, (n, 1); 0 without them."""
+    if not fit.data.points.background:
+        return np.zeros((1, 1))
+    counts = np.concatenate([np.asarray(piece.background) for piece in pieces])
+    return np.asarray(fit.result.spots.background[blob] * counts[:, None])
 
 
 def write_cubes(

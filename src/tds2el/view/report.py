@@ -44,6 +44,7 @@ SECTIONS = (
     ("run", "Data and run"),
     ("constants", "Elastic constants"),
     ("errors", "Error bars"),
+    ("geometry", "Geometry and cell"),
     ("moduli", "Moduli and stability"),
     ("pictures", "Pictures"),
     ("spots", "Spots"),
@@ -101,6 +102,7 @@ def report_html(fit: FitFile, pictures: Sequence[Picture]) -> str:
         "run": _run(fit),
         "constants": _constants(fit),
         "errors": _errors(fit),
+        "geometry": _corrections(fit),
         "moduli": _moduli(fit),
         "pictures": _pictures(pictures),
         "spots": [_spots(fit)],
@@ -231,6 +233,26 @@ def _constants_table(fit: FitFile) -> str:
     return table(f"Elastic constants, working frame W, as ratios to {constants.held}", header, rows)
 
 
+def _corrections(fit: FitFile) -> list[str]:
+    """Geometry and cell, where the fit corrected them."""
+    found = fit.corrections
+    if found is None:
+        return []
+    rows: list[Row] = [
+        [
+            name,
+            Number(f"{found.start[n]:.7g}", float(found.start[n])),
+            _number(found.correction[n], found.sigma[n]),
+            _number(found.value[n], found.sigma[n]),
+            Alarm(found.status[n]) if "bound" in found.status[n] or found.status[n] == "held" else found.status[n],
+            _bounds(found.lower[n], found.upper[n]),
+        ]
+        for n, name in enumerate(found.names)
+    ]
+    header = ["Option", "Harvested with", "Correction", "Value", "Status", "Bounds"]
+    return [table("Corrections in the units of the options; what is tied follows another", header, rows)]
+
+
 def _tensor(fit: FitFile, frame: FrameTensor) -> str:
     """The 6×6 matrix with its errors; while the scale is held, of ratios."""
     unit, held = fit.constants.unit, fit.constants.held
@@ -326,7 +348,7 @@ def _pictures(pictures: Sequence[Picture]) -> list[str]:
 def _spots(fit: FitFile) -> str:
     """Every spot; a click on a heading sorts."""
     spots = fit.spots
-    low = 100 * spots.below_floor / spots.points
+    low = 100 * spots.below_floor / np.maximum(spots.points, 1)
     columns: dict[str, list[Cell]] = {
         "Spot": [Number(str(n), n) for n in range(len(spots.hkl))],
         **{name: [Number(str(x), int(x)) for x in spots.hkl[:, i]] for i, name in enumerate("hkl")},
@@ -338,8 +360,19 @@ def _spots(fit: FitFile) -> str:
     }
     if low.any():
         columns["Below floor, %"] = [Number(f"{x:.2g}", float(x), faint=x == 0) for x in low]
-    if spots.left_out.any():
-        columns["Remark"] = [Alarm("left out") if left_out else "" for left_out in spots.left_out]
+    for title, numbers in (("Foreign points", spots.foreign), ("Cut points", spots.cut)):
+        if numbers.any():
+            columns[title] = [Number(_thousands(x), int(x), faint=not x) for x in numbers]
+    if np.isfinite(spots.sigma_offset).any():
+        length = 1e3 * np.linalg.norm(spots.offset, axis=1)
+        distance = 1e3 * np.linalg.norm(spots.offset - spots.peak, axis=1)
+        columns["Centre, 0.001 Å⁻¹"] = [Number(f"{x:.3f}", float(x)) for x in length]
+        columns["From Bragg peak"] = [Number(f"{x:.3f}" if np.isfinite(x) else "", float(x)) for x in distance]
+    if spots.left_out.any() or spots.centre_held.any():
+        columns["Remark"] = [
+            Alarm("left out, χ²") if filtered else Alarm("left out") if left_out else "centre held" if held else ""
+            for left_out, filtered, held in zip(spots.left_out, spots.filtered, spots.centre_held, strict=True)
+        ]
     caption = (
         "Intensity = f S + b in counts per unit correction, S in 1/GPa; angle of the goniometer at closest approach"
     )
