@@ -22,8 +22,8 @@ Array = npt.NDArray[np.float64]
 RANK = 1e-9
 """Relative singular value below which turning parameters of the crystal turn it in the same ways as others."""
 PEAK_STEPS = 4
-PEAK_RANK = 1e-4
-"""Relative singular value below which the peaks do not determine a combination of corrections."""
+PEAK_RANK = 1e-5
+"""Eigenvalue of the scaled normal matrix below which the peaks do not determine a combination of corrections."""
 NUDGE = 1.0
 """Degrees by which angles are moved to find how many ways of turning there are in general, not at special angles."""
 
@@ -222,8 +222,8 @@ def _symmetric_changes(cell: Cell, group: PointGroup) -> Array:
 def start_from_peaks(found: Retuning, data: FitData) -> Array:
     """Corrections that bring the measured Bragg peaks to their nodes, as start values of a fit; (names,).
 
-    A few steps of Gauss and Newton from the user's start values, within the bounds; combinations that the peaks do not
-    determine stay. Spots without a measured peak do not count.
+    A few steps of Gauss and Newton from the user's start values, within the bounds; of combinations that the peaks do not
+    determine the last parameter stays. Spots without a measured peak do not count.
     """
     seen = np.flatnonzero(np.isfinite(data.peak_pixel).all(axis=1))
     x = found.start.copy()
@@ -246,8 +246,21 @@ def start_from_peaks(found: Retuning, data: FitData) -> Array:
                 continue
             jacobian += found.moves[None, :, place, None] * change[:, None, :]
         matrix = np.swapaxes(jacobian, 1, 2).reshape(-1, len(found.names))
-        # Small steps in units of the bounds' width, so that what the peaks do not determine stays where it is.
-        width = np.where(np.isfinite(found.upper - found.lower), found.upper - found.lower, 1.0)
-        step = np.linalg.lstsq(matrix * width, -residual.reshape(-1), rcond=PEAK_RANK)[0] * width
+        moving = _determined(matrix)
+        step = np.zeros(len(x))
+        step[moving] = np.linalg.lstsq(matrix[:, moving], -residual.reshape(-1), rcond=None)[0]
         x = np.clip(x + step, found.lower, found.upper)
     return x
+
+
+def _determined(matrix: Array) -> list[int]:
+    """The columns (parameters) that data determine; of a combination that they do not, the last one is left out."""
+    chosen = [n for n in range(matrix.shape[1]) if np.any(matrix[:, n])]
+    while chosen:
+        columns = matrix[:, chosen] / np.linalg.norm(matrix[:, chosen], axis=0)
+        values, vectors = np.linalg.eigh(columns.T @ columns)
+        if values[0] > PEAK_RANK:
+            break
+        weights = np.abs(vectors[:, 0])
+        chosen.pop(int(np.flatnonzero(weights > 0.3 * weights.max())[-1]))
+    return chosen
