@@ -8,9 +8,9 @@ import pytest
 from tds2el.crystal.cell import Cell
 from tds2el.crystal.elasticity import tensor_structure
 from tds2el.crystal.symmetry import point_group
-from tds2el.fit.context import FitContext
 from tds2el.fit.clean import Usage
 from tds2el.fit.common import Common
+from tds2el.fit.context import FitContext
 from tds2el.fit.data import FitData
 from tds2el.fit.minimise import Minimiser
 from tds2el.fit.parameters import constants_from_guess
@@ -56,9 +56,7 @@ class Scan:
         self.counts = rng.poisson(kappa * (90 * shape / shape.mean(axis=1, keepdims=True) + 10)).astype(float)
         self.points = made_of(self.counts)
         nowhere = np.full((len(SPOTS), 3), np.nan)
-        self.data = FitData(
-            self.points, np.arange(len(SPOTS)), SPOTS, np.linspace(0, 70, len(SPOTS)), nowhere, nowhere
-        )
+        self.data = FitData(self.points, np.arange(len(SPOTS)), SPOTS, np.linspace(0, 70, len(SPOTS)), nowhere, nowhere)
 
     def fit(self, **guess):
         """A fit from 10 % off; keywords give other start values and bounds."""

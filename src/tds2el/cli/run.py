@@ -271,7 +271,9 @@ def _fit_data(
     if options.spot_filter:
         blobs, left_out = filtered_blobs(harvest, blobs, spot_quality(harvest), options.spot_filter)
     if auto and len(np.unique(harvest.hkl[blobs], axis=0)) > settings.harvest.n_spots:
-        blobs = most_informative(fitted(fit_data(harvest, blobs, options.nred, pixels=pixels)), settings.harvest.n_spots)
+        blobs = most_informative(
+            fitted(fit_data(harvest, blobs, options.nred, pixels=pixels)), settings.harvest.n_spots
+        )
     return fit_data(harvest, blobs, options.nred, pixels=pixels), left_out
 
 

@@ -163,14 +163,14 @@ def result_warnings(result: FitResult, context: FitContext) -> list[str]:
     much = np.flatnonzero(spots.foreign > MUCH_FOREIGN * (spots.points + spots.foreign))
     if len(much):
         warnings.append(
-            f"more than {percent(MUCH_FOREIGN)} of the points of {_spots(result, much)} were rejected as foreign: look at "
-            "the frames for other crystals and shadows, or at the model if it is all spots"
+            f"more than {percent(MUCH_FOREIGN)} of the points of {_spots(result, much)} were rejected as foreign: look "
+            "at the frames for other crystals and shadows, or at the model if it is all spots"
         )
     relative, sigmas = context.inner_excess
     if relative > INNER_EXCESS and sigmas > INNER_SIGMAS:
         warnings.append(
-            f"in the innermost tenth of the shells the data exceed the model by {percent(relative)} ({sigmas:.0f} σ): the "
-            "tail of the Bragg peaks; harvest with a larger DeltaQ_min"
+            f"in the innermost tenth of the shells the data exceed the model by {percent(relative)} ({sigmas:.0f} σ): "
+            "the tail of the Bragg peaks; harvest with a larger DeltaQ_min"
         )
     defaulted = [name for name in ("Temperature", "density") if name not in context.given]
     if defaulted and context.quantum_term > QUANTUM_WORTH_A_WARNING:
@@ -184,13 +184,14 @@ def result_warnings(result: FitResult, context: FitContext) -> list[str]:
 
 
 def _centre_warnings(result: FitResult, context: FitContext) -> list[str]:
-    spots, warnings = result.spots, []
+    spots = result.spots
+    warnings: list[str] = []
     inner, outer = context.shell
     used = ~spots.left_out
     if result.on_the_way:
         warnings.append(
-            "the centres of some halos still moved when the fit ended: harvest again with centering_file, or correct the "
-            "geometry"
+            "the centres of some halos still moved when the fit ended: harvest again with centering_file, or correct "
+            "the geometry"
         )
     centred = np.isfinite(spots.sigma_offset).all(axis=1)
     if centred.any():
@@ -201,8 +202,8 @@ def _centre_warnings(result: FitResult, context: FitContext) -> list[str]:
         )
         if len(far):
             warnings.append(
-                f"the halo's centre is more than {percent(FAR_OF_SHELL)} of the inner radius away from the Bragg peak of "
-                f"{_spots(result, far)}: another peak, or something else in the shell"
+                f"the halo's centre is more than {percent(FAR_OF_SHELL)} of the inner radius away from the Bragg peak "
+                f"of {_spots(result, far)}: another peak, or something else in the shell"
             )
     elif result.corrections is None or not result.fitted_corrections:
         off = np.flatnonzero(used & (np.linalg.norm(spots.peak - spots.offset, axis=1) > FAR_OF_SHELL * inner))
@@ -210,27 +211,28 @@ def _centre_warnings(result: FitResult, context: FitContext) -> list[str]:
             worst = float(np.nanmax(np.linalg.norm(spots.peak - spots.offset, axis=1)[off]))
             warnings.append(
                 f"Bragg peaks lie up to {worst:.4f} Å⁻¹ (inner radius {inner:.4f} Å⁻¹) off their nodes in "
-                f"{len(off)} spots, {_spots(result, off)}, and neither centres nor geometry are fitted: the constants are "
-                "biased; set fit_centres = True, harvest with centering_file, or free the geometry with A_variables"
+                f"{len(off)} spots, {_spots(result, off)}, and neither centres nor geometry are fitted: the constants "
+                "are biased; set fit_centres = True, harvest with centering_file, or free the geometry with A_variables"
             )
     large = np.flatnonzero(used & (np.linalg.norm(spots.offset, axis=1) > 0.5 * outer))
     if len(large):
         warnings.append(
-            f"the centre of {_spots(result, large)} is more than half of DeltaQ_max from its node: their shells are cut "
-            "on one side; harvest again with centering_file"
+            f"the centre of {_spots(result, large)} is more than half of DeltaQ_max from its node: their shells are "
+            "cut on one side; harvest again with centering_file"
         )
     return warnings
 
 
 def _correction_warnings(result: FitResult) -> list[str]:
-    found, warnings = result.corrections, []
+    found = result.corrections
+    warnings: list[str] = []
     if found is None:
         return warnings
     held = [name for name, status in zip(found.names, found.status, strict=True) if status == "held"]
     if held:
         warnings.append(
-            f"{', '.join(held)} {'is' if len(held) == 1 else 'are'} held: the data do not determine it, alone or beside "
-            "the other corrections that are free"
+            f"{', '.join(held)} {'is' if len(held) == 1 else 'are'} held: the data do not determine it, alone or "
+            "beside the other corrections that are free"
         )
     for name, status in zip(found.names, found.status, strict=True):
         if "bound" in status:

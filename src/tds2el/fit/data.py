@@ -201,6 +201,4 @@ class _Reader:
                     variance = expected * share + share**2
                     mean = np.maximum(kappa * brightness, expected)
                     columns |= {"background": expected, "weight": mean / (mean + variance)}
-            yield Piece(
-                q[taken] - harvest.centre[blob], np.asarray(counts[taken], dtype=float), kappa, **columns
-            )
+            yield Piece(q[taken] - harvest.centre[blob], np.asarray(counts[taken], dtype=float), kappa, **columns)

@@ -77,7 +77,7 @@ def fit(
         With pixels, if `retuning` or ``settings.reject`` is given.
     constants : Constants
     settings : FitSettings
-        doMinimisation, ftol, scale, relative_error, device, baseline, background_scale, reject and spot_filter are used.
+        All but CGUESS, A_variables, nred and REPLICA, which have been seen to.
     temperature, density : float
         K and g/cm³.
     retuning : Retuning, optional

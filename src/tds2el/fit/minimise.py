@@ -26,7 +26,7 @@ ROUNDING = 1e-7
 DECREASE = 0.01
 """Predicted decrease of the deviance that ends the iteration at ftol = 1e-5."""
 ROUGH, ROUGH_PASSES = 0.01, 6
-"""Predicted decrease, as a fraction of the deviance, and passes that end a rough run: its points are about to change."""
+"""Predicted decrease, as a fraction of the deviance, and passes that end a rough run: its points will change."""
 MAX_RETURNS = 2
 """How often spots that were left out may come back after convergence."""
 SOFTEST = 0.25
@@ -354,9 +354,7 @@ class Minimiser:
         common.scale = Scale.FREE
         return True
 
-    def _hold_undetermined(
-        self, sums: Sums, state: State, values: Values, left_out: Mask, centre_held: Mask
-    ) -> bool:
+    def _hold_undetermined(self, sums: Sums, state: State, values: Values, left_out: Mask, centre_held: Mask) -> bool:
         """Hold corrections that the data do not determine, alone or in a combination; says whether it did."""
         common, changed = self._common, False
         centre_damping = np.where(centre_held, np.inf, 0.0)
@@ -387,9 +385,7 @@ class Minimiser:
         if lowest[0] < DEGENERATE:
             weights = np.abs(vectors[:, 0])
             names = [
-                name
-                for name, weight in zip(self._common.names, weights, strict=True)
-                if weight > 0.3 * weights.max()
+                name for name, weight in zip(self._common.names, weights, strict=True) if weight > 0.3 * weights.max()
             ]
             raise InputError(
                 f"the data do not determine {', '.join(names)}: add spots in other directions, "
@@ -397,9 +393,7 @@ class Minimiser:
             )
 
     def _record(self, deviance: float, predicted: float, damping: float, accepted: bool, values: Values) -> None:
-        iteration = Iteration(
-            deviance, predicted, damping, accepted, values.constants.copy(), values.geometry.copy()
-        )
+        iteration = Iteration(deviance, predicted, damping, accepted, values.constants.copy(), values.geometry.copy())
         self._iterations.append(iteration)
         if self._report is not None:
             self._report(iteration)

@@ -31,7 +31,9 @@ def write_parametri(path: Path, result: FitResult, context: FitContext) -> None:
     InputError
         If the file cannot be written; one of that name is then untouched.
     """
-    text = "\n".join([*_header(result, context), "", *_constants(result, context), "", *_corrections(result), *_spots(result), ""])
+    text = "\n".join(
+        [*_header(result, context), "", *_constants(result, context), "", *_corrections(result), *_spots(result), ""]
+    )
     with replaced(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -79,8 +81,8 @@ def _corrections(result: FitResult) -> list[str]:
         error = float(found.sigma[n])
         shown = f"{error:.3g}" if np.isfinite(error) else "none"
         lines.append(
-            f"{name} = {float(found.value[n])!r}   # correction {found.correction[n]:.7g}, sigma {shown}, harvested with "
-            f"{found.start[n]:.10g}, bounds {found.lower[n]:g} to {found.upper[n]:g}, {found.status[n]}"
+            f"{name} = {float(found.value[n])!r}   # correction {found.correction[n]:.7g}, sigma {shown}, harvested "
+            f"with {found.start[n]:.10g}, bounds {found.lower[n]:g} to {found.upper[n]:g}, {found.status[n]}"
         )
     return [*lines, ""]
 
@@ -99,7 +101,9 @@ def _spots(result: FitResult) -> list[str]:
             f" {spots.chi2[n] / spots.dof[n]:9.4f}{'  left out' if spots.left_out[n] else ''}"
         )
     if np.isfinite(spots.sigma_offset).any():
-        lines.append(f"# centres, 1/angstrom: {'h':>4} {'k':>4} {'l':>4} {'angle':>10}   offset   sigma   from Bragg peak")
+        lines.append(
+            f"# centres, 1/angstrom: {'h':>4} {'k':>4} {'l':>4} {'angle':>10}   offset   sigma   from Bragg peak"
+        )
         for n, (h, k, l) in enumerate(spots.hkl):
             offset = " ".join(f"{x:.7f}" for x in spots.offset[n])
             sigma = " ".join(f"{x:.7f}" for x in spots.sigma_offset[n])

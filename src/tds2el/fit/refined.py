@@ -17,9 +17,9 @@ REFINED = "tds2el_refined.par"
 def write_refined(path: Path, conf_file: Path, corrections: CorrectionTable) -> list[str]:
     """Write the conf_file again with refined values.
 
-    Values are replaced where they stand, so that comments and helpers stay; what the conf_file does not assign comes at its
-    end. A_variables becomes None, for its corrections are in the values now; relative paths become absolute where the new
-    file lies in another folder.
+    Values are replaced where they stand, so that comments and helpers stay; what the conf_file does not assign comes at
+    its end. A_variables becomes None, for its corrections are in the values now; relative paths become absolute where
+    the new file lies in another folder.
 
     Parameters
     ----------

@@ -270,9 +270,7 @@ def result_of(minimum: Minimum, data: FitData, usage: Usage, filtered: Mask) -> 
     )
 
 
-def _spots(
-    minimum: Minimum, data: FitData, usage: Usage, filtered: Mask, poisson: Array, inside: Mask
-) -> Spots:
+def _spots(minimum: Minimum, data: FitData, usage: Usage, filtered: Mask, poisson: Array, inside: Mask) -> Spots:
     state, sums, own = minimum.state, minimum.sums, Own.of(minimum.common.columns)
     blobs = len(data.hkl)
     coupling = minimum.system.coupling[:, :, inside]
@@ -329,9 +327,11 @@ def _corrections(minimum: Minimum, sigma: Array, inside: Mask) -> CorrectionTabl
 
     def limits(place: int) -> tuple[float, float]:
         own = retuning.corrections[place]
-        lead = retuning.corrections[[c.name for c in retuning.corrections].index(retuning.names[leads[place][0]])] if (
-            len(leads[place])
-        ) else own
+        lead = (
+            retuning.corrections[[c.name for c in retuning.corrections].index(retuning.names[leads[place][0]])]
+            if (len(leads[place]))
+            else own
+        )
         return lead.lower, lead.upper
 
     names = [retuning.corrections[n].name for n in shown]

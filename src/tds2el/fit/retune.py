@@ -127,9 +127,7 @@ class Retuning:
         return replace(found, turns=basis.reshape(-1, 3, 3)), found.names, mixing
 
 
-def make_retuning(
-    corrections: Sequence[Correction], experiment: Experiment, cell: Cell, group: PointGroup
-) -> Retuning:
+def make_retuning(corrections: Sequence[Correction], experiment: Experiment, cell: Cell, group: PointGroup) -> Retuning:
     """The free corrections, with those of the cell tied so that it keeps the crystal's symmetry.
 
     Parameters
@@ -141,9 +139,8 @@ def make_retuning(
     """
     listed = list(corrections)
     names = [c.name for c in listed]
-    for name in CELL_OPTIONS:  # what symmetry may move along with others
-        if name not in names and any(n in CELL_OPTIONS for n in names):
-            listed.append(Correction(name, 0.0, 0.0, 0.0))
+    if any(name in CELL_OPTIONS for name in names):  # symmetry may move the others along
+        listed += [Correction(name, 0.0, 0.0, 0.0) for name in CELL_OPTIONS if name not in names]
     places = {c.name: n for n, c in enumerate(listed)}
     free, rows, notes = [], [], []
     symmetric = _symmetric_changes(cell, group)
@@ -185,7 +182,9 @@ def make_retuning(
         tuple(listed),
         tuple(c.name for c in free),
         moves,
-        *(np.array([getattr(c, part) for c in free]) for part in ("value", "lower", "upper")),
+        start=np.array([c.value for c in free]),
+        lower=np.array([c.lower for c in free]),
+        upper=np.array([c.upper for c in free]),
         notes=tuple(notes),
         turning=0,
     )
@@ -222,8 +221,8 @@ def _symmetric_changes(cell: Cell, group: PointGroup) -> Array:
 def start_from_peaks(found: Retuning, data: FitData) -> Array:
     """Corrections that bring the measured Bragg peaks to their nodes, as start values of a fit; (names,).
 
-    A few steps of Gauss and Newton from the user's start values, within the bounds; of combinations that the peaks do not
-    determine the last parameter stays. Spots without a measured peak do not count.
+    A few steps of Gauss and Newton from the user's start values, within the bounds; of combinations that the peaks do
+    not determine the last parameter stays. Spots without a measured peak do not count.
     """
     seen = np.flatnonzero(np.isfinite(data.peak_pixel).all(axis=1))
     x = found.start.copy()

@@ -1,8 +1,8 @@
 """From the Gram matrices of the spots to the small system of the common parameters.
 
-A spot's own parameters (factor, baseline and, where asked for, slope of the baseline, scale of the background and offset
-of the centre) meet only its own pixels, so they are eliminated spot by spot (Schur complement; for linear parameters this
-is variable projection, Golub & Pereyra 1973), and the common parameters see the sum over spots.
+A spot's own parameters (factor, baseline and, where asked for, slope of the baseline, scale of the background and
+offset of the centre) meet only its own pixels, so they are eliminated spot by spot (Schur complement; for linear
+parameters this is variable projection, Golub & Pereyra 1973), and the common parameters see the sum over spots.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 SINGULAR = 1e-9
-"""Relative determinant of a spot's (factor, baseline) block below which its data do not tell the two apart; and eigenvalue
-of its whole scaled block below which a combination of its parameters keeps its value."""
+"""Relative determinant of a spot's (factor, baseline) block below which its data do not tell the two apart; and
+eigenvalue of its whole scaled block below which a combination of its parameters keeps its value."""
 
 
 @dataclass(frozen=True)

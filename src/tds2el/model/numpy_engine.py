@@ -194,11 +194,12 @@ class NumpyEngine:
             done += n
             for start in range(0, n, BLOCK):
                 part = slice(start, start + BLOCK)
-                columns = {field.name: getattr(piece, field.name) for field in fields(Piece)}
-                yield (
-                    Piece(**{k: None if v is None else np.asarray(v[part], dtype=float) for k, v in columns.items()}),
-                    used[part],
-                )
+                columns: dict[str, Array] = {
+                    field.name: np.asarray(values[part], dtype=float)
+                    for field in fields(Piece)
+                    if (values := getattr(piece, field.name)) is not None
+                }
+                yield Piece(**columns), used[part]
 
     def _quantum(self, tensor: Array) -> QuantumSum:
         c = self._conditions

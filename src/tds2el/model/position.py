@@ -30,4 +30,4 @@ def q_now(points: Points, state: State, blob: int, piece: Piece) -> Array:
         assert piece.column is not None
         assert piece.phi is not None
         q = q + change_of_q(state.motion, piece.row, piece.column, piece.phi)
-    return q
+    return np.asarray(q, dtype=float)
