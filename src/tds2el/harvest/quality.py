@@ -1,0 +1,126 @@
+"""How good each harvested spot is: figures for the listing, and for leaving spots out of a fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tds2el.experiment.geometry import Geometry
+from tds2el.harvest.centre import peak_offsets
+from tds2el.harvest.file import HarvestFile
+from tds2el.settings import experiment_from_values
+
+Array = npt.NDArray[np.float64]
+
+PIECE = 1 << 20
+"""Points that are read at a time."""
+BANDS, SECTORS = 6, 8
+"""Cells of equal area on the sphere: bands of equal height along z, cut into sectors of azimuth."""
+NEAREST = 0.01
+"""Of the outer radius: 1/q² is held at its value there, for a shell that is a whole ball."""
+
+
+@dataclass(frozen=True)
+class SpotQuality:
+    """Figures of every blob, in the order of the harvest.
+
+    Attributes
+    ----------
+    points : ndarray of int, shape (blobs,)
+    coverage : ndarray, shape (blobs,)
+        Part of the sphere of directions of q that holds points: of its 48 cells of equal area, those with at least one.
+        q and −q are different directions: half a ball covers a half.
+    signal : ndarray, shape (blobs,)
+        Halo over baseline at the geometric mean of the shell's radii, from the least-squares fit a/q² + b to counts
+        (less the background, if there is one) per unit correction. Below 0 where the intensity grows outwards;
+        inf where there is a halo and the baseline is not above 0; 0 where there is neither; NaN where the points do
+        not tell the two apart.
+    offset : ndarray, shape (blobs, 3)
+        Measured centre of the Bragg peak from the node, Å⁻¹; NaN without a pixel above threshold.
+    offset_pixels : ndarray, shape (blobs,)
+        Its length on the detector, in pixels: between where node and measured centre are projected at the angle of
+        closest approach. What lies along the ray does not show. NaN where there is no peak or no projection.
+    lost_frames : ndarray, shape (blobs,)
+        Part of the blob's frames that a pixel above threshold has cost; 0 for threshold_action = "pixel".
+    """
+
+    points: npt.NDArray[np.int64]
+    coverage: Array
+    signal: Array
+    offset: Array
+    offset_pixels: Array
+    lost_frames: Array
+
+
+def spot_quality(harvest: HarvestFile) -> SpotQuality:
+    """The figures of all blobs, in one pass over the points."""
+    offset = harvest.shift + peak_offsets(harvest)
+    coverage, signal = _of_points(harvest)
+    lost_frames = np.zeros(harvest.n_blobs)
+    if harvest.settings.get("threshold_action") != "pixel":
+        lost_frames = harvest.frames_over_threshold / np.maximum(harvest.frames, 1)
+    return SpotQuality(harvest.n_points, coverage, signal, offset, _on_detector(harvest, offset), lost_frames)
+
+
+def _of_points(harvest: HarvestFile) -> tuple[Array, Array]:
+    """Coverage and signal (blobs,)."""
+    n, cells = harvest.n_blobs, BANDS * SECTORS
+    inner = max(harvest.delta_min, NEAREST * harvest.delta_max)
+    middle2 = inner * harvest.delta_max
+    hit = np.zeros(n * cells, dtype=bool)
+    sums = np.zeros((5, n))  # of 1, x, x², y, xy with x = (middle/q)² and y = counts/κ
+    for start in range(0, int(harvest.offset[-1]), PIECE):
+        stop = min(start + PIECE, int(harvest.offset[-1]))
+        counts, correction, Q = harvest.points_of_all(start, stop)
+        # Also across blobs without points, which own no number.
+        blob = np.searchsorted(harvest.offset, np.arange(start, stop), side="right") - 1
+        q = Q - harvest.centre[blob]
+        q2 = np.einsum("ij,ij->i", q, q)
+        hit[blob * cells + _cell(q, q2)] = True
+        measured = counts.astype(float)
+        background = harvest.background_of_all(start, stop)
+        if background is not None:
+            measured -= background
+        y = measured / correction
+        x = middle2 / np.maximum(q2, (NEAREST * harvest.delta_max) ** 2)
+        for total, weights in zip(sums, (None, x, x * x, y, x * y), strict=True):
+            total += np.bincount(blob, weights, minlength=n)
+    return hit.reshape(n, cells).mean(axis=1), _signal(sums)
+
+
+def _cell(q: Array, q2: Array) -> npt.NDArray[np.int64]:
+    """Number (n,) of the cell that the direction of q lies in."""
+    cosine = q[:, 2] / np.sqrt(np.maximum(q2, np.finfo(float).tiny))
+    band = np.clip(np.floor((cosine + 1) / 2 * BANDS), 0, BANDS - 1).astype(np.int64)
+    turn = (np.arctan2(q[:, 1], q[:, 0]) / (2 * np.pi)) % 1.0
+    sector = np.minimum(np.floor(turn * SECTORS), SECTORS - 1).astype(np.int64)
+    return band * SECTORS + sector
+
+
+def _signal(sums: Array) -> Array:
+    """a/b of the least-squares line y = a x + b from the sums of 1, x, x², y, xy."""
+    number, x, xx, y, xy = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_x, mean_y = x / number, y / number
+        variance = xx / number - mean_x**2
+        slope = (xy / number - mean_x * mean_y) / variance
+        # Where q hardly varies, slope is rounding.
+        slope[~(variance > 1e-9 * mean_x**2)] = np.nan
+        baseline = mean_y - slope * mean_x
+        ratio = slope / baseline
+    no_baseline = np.where(np.isnan(slope), np.nan, np.where(slope > 0, np.inf, 0.0))
+    return np.where(baseline > 0, ratio, no_baseline)
+
+
+def _on_detector(harvest: HarvestFile, offset: Array) -> Array:
+    """How far apart, in pixels, nodes and nodes + offset are seen at the angles of the blobs (blobs,)."""
+    geometry = Geometry(experiment_from_values(harvest.settings))
+    to_lab = np.swapaxes(geometry.lab_to_crystal(harvest.angle), -1, -2)
+
+    def place(node: Array) -> Array:
+        ray = geometry.experiment.lmbda * np.einsum("nij,nj->ni", to_lab, node) - geometry.beam
+        return geometry.pixel_of(ray)
+
+    return np.asarray(np.linalg.norm(place(harvest.centre + offset) - place(harvest.centre), axis=-1))
