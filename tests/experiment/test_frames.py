@@ -56,7 +56,7 @@ def write_series(folder: Path, starts: list[float | None], increment: float | No
 
 
 def frame_settings(prefix: str, postfix: str, angle: Any = None, **values: Any) -> FrameSettings:
-    unset = dict.fromkeys((field.name for field in fields(FrameSettings)))
+    unset = dict.fromkeys(field.name for field in fields(FrameSettings))
     given = {"images_prefix": prefix, "images_postfix": postfix, "frame_angle": angle}
     return FrameSettings(**(unset | given | values))
 
