@@ -94,8 +94,10 @@ def test_replicas(run, scan):
     for node in expected:
         assert (str(node) in note) == (node not in found)
     # What a fit run leaves out, or a list that it narrows, is no other harvest.
-    outcome = run("scan/input.par", "--set", "load_from_file=scan/all.h5", "show_hkls=1")
+    outcome = run("scan/input.par", "--set", "load_from_file=scan/all.h5", "show_hkls=1", "REPLICA_COLLECTION=0")
     assert (outcome.code, outcome.err) == (0, "")
+    outcome = run("scan/input.par", "--set", "load_from_file=scan/harvest.h5", "show_hkls=1", "REPLICA_COLLECTION=1")
+    assert "REPLICA_COLLECTION" in outcome.err
 
 
 def test_replicas_without_a_symmetry(run, scan):

@@ -236,6 +236,8 @@ def _compare_settings(settings: Settings, harvested: Mapping[str, object]) -> No
         for name in ("filter_file", "filter_ranges", "normalisation_file", "background_prefix", "centering_file")
         if name in settings.given and (settings.values[name] is None) != (harvested.get(name) is None)
     ]
+    if "REPLICA_COLLECTION" in changed and not settings.harvest.REPLICA_COLLECTION:
+        changed.remove("REPLICA_COLLECTION")  # more than enough was harvested
     if changed:
         log.warning(
             "the harvest was made with other values of %s than the par-files give; its own are used: harvest again "
