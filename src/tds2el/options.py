@@ -22,7 +22,7 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "harvest file to write (HDF5); needed without load_from_file"),
         Option("fitSpots", FLAG, False,
                "simulate or fit the harvested spots; without CGUESS: print the structure of the tensor"),
-        Option("show_hkls", FLAG, False, "list the harvested hkl: blobs, frames, points"),
+        Option("show_hkls", FLAG, False, "list the harvested hkl: blobs, frames, points, quality, centre"),
         Option("report", FLAG, True, "write report.html, with its pictures, at the end of a fit"),
         Option("DO_ELASTIC", kinds.ONLY_ELASTIC, True,
                "1: work round Bragg spots; 0: harvest the whole volume"),

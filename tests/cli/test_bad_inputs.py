@@ -213,18 +213,13 @@ def test_text_that_is_none(run, scan, name, value):
     "assignment",
     [
         "DO_ELASTIC = 0",
-        "REPLICA_COLLECTION = 1",
         "REPLICA = 1",
-        'file_maxima = "tagged.h5"',
-        'centering_file = "harvest.h5"',
         "transform_only = 1",
         'variations = {"r1": 0.1}',
         "A_variables = [minimiser.Variable(0, -1, 1)] + [minimiser.Variable(0, 0, 0)] * 13",
     ],
 )
 def test_not_yet_available(run, scan, assignment):
-    if assignment.startswith("file_maxima"):
-        scan.edit("experiment.par", collectSpots=...)
     number = scan.append("input.par", assignment)
     name = assignment.split()[0]
     assert_names(harvest_refused(run, scan), f"scan/input.par:{number}: {name}", "not available in this version")

@@ -69,7 +69,7 @@ def test_harvest_and_listing(run, scan):
         rows = [tuple(row) for row in file["entry/blobs/hkl"]]
     assert set(rows) == set(scan.spots)
     assert [tuple(map(int, line.split()[1:4])) for line in table[1 : 1 + len(rows)]] == rows
-    assert [int(line.split()[-2]) for line in table[1 : 1 + len(rows)]] == points.tolist()
+    assert [int(line.split()[6]) for line in table[1 : 1 + len(rows)]] == points.tolist()
 
 
 def test_the_harvest_keeps_the_count_of_every_pixel_that_it_names(scan):

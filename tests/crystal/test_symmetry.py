@@ -9,7 +9,7 @@ import pytest
 from tds2el import _core
 from tds2el.crystal.cell import Cell
 from tds2el.crystal.elasticity import indexing_notes, tensor_structure
-from tds2el.crystal.symmetry import point_group
+from tds2el.crystal.symmetry import point_group, with_replicas
 from tds2el.errors import InputError
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "symmetry.json").read_text())["cases"]
@@ -254,3 +254,21 @@ def test_tolerance_of_the_reducer_drops_small_coefficients():
     _, coarse = _core.reduce_elastic_tensor(operations, tolerance=1e-2)
     assert np.abs(fine[:, 0, 5]).max() > 1e-5
     assert np.abs(coarse[:, 0, 5]).max() == 0.0
+
+
+@pytest.mark.parametrize(("name", "generators", "cell"), [case[:3] for case in POINT_GROUPS])
+def test_replicas(name, generators, cell):
+    group = point_group(generators, cell, None)
+    listed = [(1, 2, -3), (2, 0, 0), (1, 2, -3), (-1, -2, 3)]
+    nodes = with_replicas(listed, group)
+    assert nodes[:3].tolist() == [[1, 2, -3], [2, 0, 0], [-1, -2, 3]]
+    # By Cartesian vectors: A turns Q into hkl.
+    expected = {
+        tuple(int(i) for i in np.rint(group.cell.A @ operation @ group.cell.B @ hkl))
+        for hkl in listed
+        for operation in group.operations
+    }
+    found = [tuple(node) for node in nodes.tolist()]
+    assert sorted(found) == sorted(expected | set(listed))
+    assert found[3:] == sorted(found[3:])
+    np.testing.assert_array_equal(with_replicas(nodes, group), nodes)

@@ -10,6 +10,7 @@ from fabio.cbfimage import CbfImage
 from scipy.ndimage import binary_dilation
 
 from tds2el.experiment.geometry import Geometry
+from tds2el.harvest.file import LOSSES
 from tds2el.settings import Experiment
 
 SHAPE = (46, 61)
@@ -51,6 +52,7 @@ class Scan:
         self.images[rng.random(self.images.shape) < 0.001] = 500
         self.mask = rng.random(SHAPE) > 0.05
         self.denominator = rng.uniform(0.8, 1.2, N_FRAMES)
+        self.ranges = []
         pixels = [
             (10, 10, 12.0),
             (30, 45, 20.0),
@@ -81,6 +83,10 @@ class Scan:
         (self.folder / "conf.par").write_text("".join(f"{k} = {v!r}\n" for k, v in conf.items()))
         (self.folder / "input.par").write_text("conf_file = 'conf.par'\n")
 
+    def frame_mask(self, frame):
+        """The mask of a frame, with those of `ranges` (first, last, mask)."""
+        return np.logical_and.reduce([self.mask, *(m for first, last, m in self.ranges if first <= frame <= last)])
+
     def frame(self, n):
         return self.folder / f"frame_{n:04d}.cbf"
 
@@ -89,20 +95,20 @@ class Scan:
         return self.folder / "harvest.h5"
 
     def run(self, *overrides):
+        """Harvest, and open what is written: harvest.h5 unless save_to_file is among the overrides."""
         from tds2el.harvest.collect import harvest
         from tds2el.harvest.file import HarvestFile
         from tds2el.parallel import World
         from tds2el.settings import load_settings
 
-        harvest(load_settings(self.folder / "input.par", overrides), World())
-        return HarvestFile(self.path)
+        return HarvestFile(harvest(load_settings(self.folder / "input.par", overrides), World()))
 
-    def brute(self, node, frame, action="frame", centring=None, dmax=0.5, threshold=100):
+    def brute(self, node, frame, action="frame", centring=None, dmax=0.5, threshold=100, shift=0.0):
         """(points, peaks, losses, hot) of one node in one frame; points are rows of row, column, counts, κ, Q."""
         rows, columns = np.indices(SHAPE)
         if frame not in self._q:
             self._q[frame] = self.geometry.q_crystal(rows, columns, self.geometry.phi(frame))
-        q = self._q[frame]
+        q = self._q[frame] - shift
         g = np.linalg.inv(self.a) @ node
         distance = np.linalg.norm(q - g, axis=-1)
         ball = distance <= dmax * self.unit
@@ -112,10 +118,11 @@ class Scan:
                 other = np.linalg.norm(q[ball] - np.linalg.inv(self.a) @ (node + step), axis=-1)
                 foreign[ball] |= other < distance[ball]
         counts = self.images[frame]
-        hot = ball & self.mask & (counts > threshold)
+        mask = self.frame_mask(frame)
+        hot = ball & mask & (counts > threshold)
         rejected = np.full(SHAPE, hot.any()) if action == "frame" else binary_dilation(hot, np.ones((5, 5)))
         shell = ball & (distance >= 0.12 * self.unit)
-        fates = np.select([foreign, ~self.mask, counts < 0, rejected], [0, 1, 2, 3], 4)
+        fates = np.select([foreign, ~mask, counts < 0, rejected], [0, 1, 2, 3], 4)
         losses = [int(np.count_nonzero(shell & (fates == fate))) for fate in range(4)]
         kappa = self.geometry.polarisation(rows, columns) * self.geometry.solid_angle(rows, columns)
         kappa = kappa * self.denominator[frame]
@@ -125,6 +132,38 @@ class Scan:
             return np.column_stack([r, c, counts[r, c], kappa[r, c], q[r, c]])
 
         return table(shell & (fates == 4)), table(hot & ~foreign), losses, bool(hot.any())
+
+    def check(self, harvest, fewest=900, **options):
+        """Every blob's points, peaks and tallies, frame by frame; and no frame with points outside the blobs."""
+        total, everywhere = 0, []
+        for blob in range(harvest.n_blobs):
+            node, shift = harvest.hkl[blob], harvest.shift[blob]
+            np.testing.assert_allclose(harvest.centre[blob], np.linalg.inv(self.a) @ node, atol=1e-12)
+            found = [self.brute(node, n, shift=shift, **options) for n in range(N_FRAMES)]
+            everywhere += [len(f[0]) for f in found]
+            span = range(harvest.first_frame[blob], harvest.last_frame[blob] + 1)
+            found = [found[n] for n in span]
+            points, peaks = (np.concatenate([f[i] for f in found]) for i in (0, 1))
+            frames = np.repeat(list(span), [len(f[0]) for f in found])
+            counts, kappa, q = harvest.points(blob)
+            row, column, frame = harvest.pixels(blob)
+            np.testing.assert_array_equal(np.column_stack([row, column, counts]), points[:, :3])
+            np.testing.assert_array_equal(frame, frames)
+            np.testing.assert_allclose(kappa, points[:, 3], rtol=1e-6)
+            np.testing.assert_allclose(q, points[:, 4:], rtol=0, atol=1e-13)
+            counts, kappa, q = harvest.peaks(blob)
+            np.testing.assert_array_equal(counts, peaks[:, 2])
+            np.testing.assert_allclose(kappa, peaks[:, 3], rtol=1e-6)
+            np.testing.assert_allclose(q, peaks[:, 4:], rtol=0, atol=1e-13)
+            losses = np.sum([f[2] for f in found], axis=0)
+            assert [harvest.lost[cause][blob] for cause in LOSSES] == losses.tolist()
+            assert harvest.frames_over_threshold[blob] == sum(f[3] for f in found)
+            total += len(points)
+        # Each node passes once in so short a scan; those that have no blob must have no points.
+        assert len({tuple(hkl) for hkl in harvest.hkl}) == harvest.n_blobs
+        for node in set(self.hkl) - {tuple(hkl) for hkl in harvest.hkl.tolist()}:
+            everywhere += [len(self.brute(node, n, **options)[0]) for n in range(N_FRAMES)]
+        assert total == sum(everywhere) == harvest.n_points.sum() > fewest
 
 
 @pytest.fixture

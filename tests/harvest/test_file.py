@@ -19,6 +19,10 @@ def test_slices_of_a_blob(scan):
             part = harvest.points(1, start, stop)
             for whole, piece in zip((counts, kappa, q), part, strict=True):
                 np.testing.assert_array_equal(whole[start:stop], piece)
+            for whole, piece in zip(harvest.pixels(1), harvest.pixels(1, start, stop), strict=True):
+                np.testing.assert_array_equal(whole[start:stop], piece)
+        base = harvest.offset[1]
+        np.testing.assert_array_equal(harvest.points_of_all(base + 3, base + 9)[2], q[3:9])
 
 
 def test_layout_and_provenance(scan):
@@ -113,6 +117,6 @@ def test_damaged_files(scan):
 def test_other_version(scan):
     scan.run().close()
     with h5py.File(scan.path, "a") as file:
-        file.attrs["format_version"] = 99
-    with pytest.raises(InputError, match="format version 99"):
+        file.attrs["format_version"] = 1
+    with pytest.raises(InputError, match="format version 1, this program reads 2; harvest again"):
         HarvestFile(scan.path)

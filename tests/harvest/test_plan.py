@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tds2el.experiment.geometry import Geometry
-from tds2el.harvest.plan import make_plan, passages, regions
+from tds2el.harvest.plan import make_plan, passages, regions, shifted_plan
 from tds2el.settings import Experiment
 
 SHAPE = (34, 45)
@@ -173,3 +173,49 @@ def test_passages_that_miss_the_detector_are_no_blobs():
     plan = make_plan(geometry, node[None], index, 0.02, (10, 10))
     assert plan.angle == pytest.approx([0.0], abs=1e-6)
     assert set(plan.blob) == {0}
+
+
+BIG = (400, 400)
+
+
+def in_balls(geometry, node, frames, delta, shape):
+    """Whether any pixel of each frame lies in the ball."""
+    rows, columns = np.indices(shape)
+    return [
+        bool((np.linalg.norm(geometry.q_crystal(rows, columns, geometry.phi(n)) - node, axis=-1) <= delta).any())
+        for n in frames
+    ]
+
+
+@pytest.mark.parametrize("shift", [(0.004, 0.0, 0.0), (-0.01, 0.005, 0.0), (0.0, 0.0, 0.012), (-0.03, 0.0, 0.0)])
+def test_shifted_passages_share_no_frame_and_lose_none(shift):
+    """A node that dips inside the sphere passes twice; shifted, its ball may be cut in between as well, or nowhere."""
+    geometry = change(r1=0.0, r2=0.0, r3=0.0, alpha=0.0, phi=-60.0, angular_step=2.0, pixel_size=0.5,
+                      det_origin_X=200.0, det_origin_Y=200.0)  # fmt: skip
+    delta, index = 0.01, np.arange(61.0)
+    # On the sphere at phi = ±40°, where λG² = 2 G1 cos phi.
+    cosine, g3 = np.cos(np.deg2rad(40.0)), 0.5
+    node = np.array([(cosine - np.sqrt(cosine**2 - (0.7 * g3) ** 2)) / 0.7, 0.0, g3])
+    plan = make_plan(geometry, node[None], index, delta, BIG)
+    np.testing.assert_allclose(plan.angle, [-40, 40], atol=1e-9)
+    shifted = shifted_plan(plan, np.array([shift, shift]), geometry, node[None], index, delta, BIG)
+    expected = np.flatnonzero(in_balls(geometry, node + shift, range(61), delta, BIG))
+    assert set(expected) <= set(shifted.frame) <= set(cut_frames(geometry, node + shift, index, delta))
+    assert len(set(shifted.frame)) == len(shifted.frame)
+    # What lies nearer to the first passage belongs to it.
+    first = plan.frame[plan.blob == 0].max(), plan.frame[plan.blob == 1].min()
+    for blob, angle in enumerate(shifted.angle):
+        own = shifted.frame[shifted.blob == blob]
+        assert (own <= sum(first) / 2).all() if angle < 0 else (own >= sum(first) / 2).all()
+    only_second = shifted_plan(plan, np.array([(0, 0, 0), shift]), geometry, node[None], index, delta, BIG)
+    np.testing.assert_array_equal(only_second.frame[only_second.blob == 0], plan.frame[plan.blob == 0])
+    np.testing.assert_array_equal(only_second.region[only_second.blob == 0], plan.region[plan.blob == 0])
+
+
+def test_a_ball_that_leaves_the_detector_is_no_blob():
+    geometry = change(phi=-10.0)
+    node = geometry.q_crystal(17, 1, 0.0)
+    plan = make_plan(geometry, node[None], np.arange(21.0), 0.02, SHAPE)
+    assert len(plan.node) == 1
+    away = geometry.q_crystal(17, -30, 0.0) - node
+    assert len(shifted_plan(plan, away[None], geometry, node[None], np.arange(21.0), 0.02, SHAPE).node) == 0

@@ -45,7 +45,29 @@ def datasets(path):
     return {name: value for name, value in found.items() if not name.startswith("process")}
 
 
-def test_same_bytes_for_any_number_of_ranks(scan):
+def from_everything(scan):
+    """A harvest that is centred, with replicas, range masks and a background."""
+    from fabio.cbfimage import CbfImage
+
+    from tds2el.harvest.collect import harvest
+    from tds2el.parallel import World
+    from tds2el.settings import load_settings
+
+    harvest(load_settings(scan.folder / "input.par", ["save_to_file=" + str(scan.folder / "first.h5")]), World())
+    rng = np.random.default_rng(2)
+    CbfImage(data=rng.poisson(4.0, scan.mask.shape).astype(np.int32)).write(str(scan.folder / "empty_1.cbf"))
+    (scan.folder / "empty.txt").write_text("empty_1.cbf 3.5\n")
+    np.save(scan.folder / "shadow.npy", (rng.random(scan.mask.shape) > 0.4).astype(np.uint8))
+    with (scan.folder / "input.par").open("a") as file:
+        file.write(
+            "centering_file = 'first.h5'\nREPLICA_COLLECTION = 1\nfilter_ranges = [[9, 21, 'shadow.npy']]\n"
+            "background_prefix = 'empty_'\nbackground_postfix = '.cbf'\nbackground_normalisation_file = 'empty.txt'\n"
+        )
+
+
+@pytest.mark.parametrize("prepare", [lambda scan: None, from_everything])
+def test_same_bytes_for_any_number_of_ranks(scan, prepare):
+    prepare(scan)
     results = []
     for ranks in (1, 2, 3):
         done = run(scan, ranks)
@@ -56,6 +78,7 @@ def test_same_bytes_for_any_number_of_ranks(scan):
     one = results[0]
     assert one["points/counts"].size > 900
     assert one["peaks/counts"].size > 3
+    assert one["blobs/offset"].any() == ("points/background" in one) == (prepare is from_everything)
     for other in results[1:]:
         assert other.keys() == one.keys()
         for name, value in one.items():

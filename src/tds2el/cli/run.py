@@ -278,24 +278,29 @@ def _fit_data(
 
 
 def _compare_settings(settings: Settings, harvested: Mapping[str, object]) -> None:
-    """Warn where the par-files ask for another harvest than the one that is reused; files may have moved."""
+    """Warn where the par-files ask for another harvest than the one that is reused; files may have moved.
+
+    Which reflections there are is no matter of values: a fit takes those that it wants of what was harvested.
+    """
     from tds2el.settings import CELL, Experiment, HarvestSettings
 
     names = [field.name for group in (Experiment, HarvestSettings) for field in fields(group)]
     changed = [
         name
         for name in (*names, *CELL, "centring")
-        if name != "collectSpots"
+        if name not in ("collectSpots", "n_spots", "file_maxima", "centering_file")
         and name in settings.given
         and name in harvested
         and settings.values[name] != harvested[name]
     ]
-    # Masks and monitors may have moved too, but with one and without are different harvests.
+    # Masks, monitors and the like may have moved too, but with one and without are different harvests.
     changed += [
         name
-        for name in ("filter_file", "normalisation_file")
+        for name in ("filter_file", "filter_ranges", "normalisation_file", "background_prefix", "centering_file")
         if name in settings.given and (settings.values[name] is None) != (harvested.get(name) is None)
     ]
+    if "REPLICA_COLLECTION" in changed and not settings.harvest.REPLICA_COLLECTION:
+        changed.remove("REPLICA_COLLECTION")  # more than enough was harvested
     if changed:
         log.warning(
             "the harvest was made with other values of %s than the par-files give; its own are used: harvest again "
