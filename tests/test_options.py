@@ -21,6 +21,8 @@ DO_ELASTIC DeltaQ_max DeltaQ_min load_from_file save_to_file collectSpots file_m
 centering_file show_hkls fitSpots CGUESS Temperature density doMinimisation REPLICA nred ftol A_variables visSim
 testSpot_N testSpot_beta testSpot_Niter ftols do_Minimisation transform_only variations
 centring output_folder frame_angle threshold_action scale relative_error device report
+filter_ranges background_prefix background_postfix background_normalisation_file background_exposures background_scale
+n_spots fit_centres baseline reject spot_filter
 """
 
 
@@ -93,7 +95,12 @@ def test_every_default_is_a_value_of_its_kind(option: Option) -> None:
         ("images_postfix", "", ""),
         ("visSim", 1, True),
         ("centering_file", None, None),
-        ("file_maxima", 0, 0),
+        ("centering_file", "first.h5", Path("/data/first.h5")),
+        ("file_maxima", "tagged.h5", Path("/data/tagged.h5")),
+        ("REPLICA_COLLECTION", 1, True),
+        ("collectSpots", "auto", "auto"),
+        ("filter_ranges", [[0, 9, "m.edf"]], ((0, 9, Path("/data/m.edf")),)),
+        ("spot_filter", {"min_points": 100}, {"min_points": 100.0}),
         ("A_variables", [ZERO] * 14, None),
         ("A_variables", [ZERO, -1, *[ZERO] * 12], None),
     ],
@@ -102,6 +109,16 @@ def test_accepted(name: str, value: object, resolved: object) -> None:
     result = resolve(name, value)
     assert result == resolved
     assert type(result) is type(resolved)
+
+
+def test_corrections_by_place_and_by_name_are_the_same() -> None:
+    free = Variable(0, -0.1, 0.1)
+    by_place = resolve("A_variables", [ZERO, ZERO, ZERO, free, -1, *[ZERO] * 9])
+    by_name = resolve("A_variables", {"AA": free, "BB": "AA"})
+    assert isinstance(by_place, tuple)
+    assert isinstance(by_name, tuple)
+    assert [c for c in by_place if c.free or c.tied_to] == list(by_name)
+    assert [(c.name, c.free, c.tied_to) for c in by_name] == [("AA", True, None), ("BB", False, "AA")]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +186,22 @@ def test_accepted(name: str, value: object, resolved: object) -> None:
         ("testSpot_beta", -0.1, "not below 0"),
         ("testSpot_Niter", 0, "at least 1"),
         ("DO_ELASTIC", 2, "must be"),
-        ("A_variables", [ZERO] * 13, "must have 14 entries, not 13"),
+        ("A_variables", [ZERO] * 13, "must have 14 entries (r1, r2, r3, AA"),
+        ("A_variables", [1, *[ZERO] * 13], "r1 must be minimiser.Variable(value, min, max), or −n"),
+        ("A_variables", [-1, *[ZERO] * 13], "entry 1 (r1) is -1, but there are only 0 places before it"),
+        ("A_variables", [Variable(2, -1, 1), *[ZERO] * 13], "r1 starts at 2, outside its bounds -1 to 1"),
+        ("A_variables", [Variable(0, 1, -1), *[ZERO] * 13], "r1 needs finite numbers with min <= max"),
+        ("A_variables", {"r4": ZERO}, "'r4' cannot be corrected; what can is r1, r2"),
+        ("A_variables", {"BB": "AA"}, "BB repeats 'AA', which is not among the corrections"),
+        ("A_variables", {"BB": "AA", "AA": "BB"}, "BB is tied in a circle"),
+        ("A_variables", 3, "must be a list of 14 entries, or a dict"),
+        ("spot_filter", {"max_points": 1}, "'max_points' is no limit; what there is: min_points"),
+        ("spot_filter", {"min_coverage": 2}, "min_coverage must be a number not below 0 and not above 1"),
+        ("filter_ranges", [[5, 2, "m.edf"]], "0 <= first <= last"),
+        ("filter_ranges", [[1, "m.edf"]], "entry 1 must be [first frame, last frame, name of a mask]"),
+        ("baseline", "flat", '"constant" or "linear"'),
+        ("background_scale", 1, '"monitor" or "free"'),
+        ("reject", 0, "positive number, or None"),
     ],
 )
 def test_refused_with_name_value_and_place(name: str, value: object, says: str) -> None:
@@ -185,16 +217,8 @@ def test_refused_with_name_value_and_place(name: str, value: object, says: str) 
     ("name", "value"),
     [
         ("DO_ELASTIC", 0),
-        ("centering_file", "first.h5"),
-        ("REPLICA_COLLECTION", 1),
-        ("REPLICA", True),
-        ("file_maxima", "tagged.h5"),
         ("transform_only", 1),
         ("variations", {"r1": [-1, 1]}),
-        ("A_variables", [Variable(0, -1, 1), *[ZERO] * 13]),
-        ("A_variables", [Variable(0.1, 0.1, 0.1), *[ZERO] * 13]),
-        ("A_variables", [1, *[ZERO] * 13]),
-        ("A_variables", {"r1": ZERO}),
     ],
 )
 def test_what_is_not_built_says_so(name: str, value: object) -> None:

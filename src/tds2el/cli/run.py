@@ -222,11 +222,12 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
         reject=options.reject,
     )
     folder = settings.run.output_folder
+    write_parametri(folder / PARAMETRI, result, context)
     context = write_fit_file(
         folder / FIT_FILE, result, context, outcome.curve, data.points, outcome.usage.used, outcome.state
     )
     log.info("%s", fit_report(result, context))
-    write_parametri(folder / PARAMETRI, result, context)
+    write_parametri(folder / PARAMETRI, result, context)  # again, with what the profiles have told
     log.info("results in %s and %s", folder / PARAMETRI, folder / FIT_FILE)
     if result.corrections is not None:
         missing = write_refined(folder / REFINED, settings.conf_file, result.corrections)

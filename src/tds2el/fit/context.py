@@ -26,7 +26,7 @@ INNER_EXCESS, INNER_SIGMAS = 0.01, 5.0
 """Excess in the innermost tenth of the shells, relative and in σ, that is worth a warning."""
 FAR_CENTRE = 3.0
 """Distance of a fitted centre from the Bragg peak's, in σ and relative to the inner radius below, worth a warning."""
-FAR_OF_SHELL = 0.1
+FAR_OF_SHELL, FAR_OF_PEAK = 0.1, 0.3
 MUCH_FOREIGN = 0.1
 """Part of a spot's points rejected as foreign that is worth a warning."""
 
@@ -198,11 +198,11 @@ def _centre_warnings(result: FitResult, context: FitContext) -> list[str]:
         distance = np.linalg.norm(spots.offset - spots.peak, axis=1)
         sigma = np.linalg.norm(spots.sigma_offset, axis=1)
         far = np.flatnonzero(
-            used & centred & (distance > FAR_OF_SHELL * inner) & (distance > FAR_CENTRE * sigma) & np.isfinite(distance)
+            used & centred & (distance > FAR_OF_PEAK * inner) & (distance > FAR_CENTRE * sigma) & np.isfinite(distance)
         )
         if len(far):
             warnings.append(
-                f"the halo's centre is more than {percent(FAR_OF_SHELL)} of the inner radius away from the Bragg peak "
+                f"the halo's centre is more than {percent(FAR_OF_PEAK)} of the inner radius away from the Bragg peak "
                 f"of {_spots(result, far)}: another peak, or something else in the shell"
             )
     elif result.corrections is None or not result.fitted_corrections:

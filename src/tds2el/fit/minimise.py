@@ -169,6 +169,10 @@ class Minimiser:
         damping, returns = 0.0, 0
         converged = too_soft = False
         self._hold_undetermined(sums, state, values, left_out | self._unusable(sums, state), centre_held)
+        unusable = self._unusable(sums, state)
+        poor = unusable.all() or bool(
+            self._weakest(self._system(sums, state, values, unusable, np.where(centre_held, np.inf, 0.0)))
+        )
         most = ROUGH_PASSES if roughly else MAX_PASSES
         while not converged and len(self._iterations) - first < most:
             # Monotonic, so that the deviance is one function until the fit converges.
@@ -212,7 +216,7 @@ class Minimiser:
         on_the_way = bool(self._far_from_start(state, begun)[~left_out].any())
         system = self._system(sums, state, values, left_out, np.where(centre_held, np.inf, 0.0))
         if not roughly:
-            self._check_determined(system)
+            self._check_determined(system, astray=not converged and not poor)
         return Minimum(
             values=values,
             state=state,
@@ -376,19 +380,30 @@ class Minimiser:
             changed = True
         return changed
 
-    def _check_determined(self, system: System) -> None:
+    def _weakest(self, system: System) -> list[str]:
+        """The parameters in a combination that the data do not determine, if there is one."""
         hessian = system.hessian
         if not len(hessian):
-            return
+            return []
         unit = _unit(hessian)
         lowest, vectors = np.linalg.eigh(hessian * np.outer(unit, unit))
-        if lowest[0] < DEGENERATE:
-            weights = np.abs(vectors[:, 0])
-            names = [
-                name for name, weight in zip(self._common.names, weights, strict=True) if weight > 0.3 * weights.max()
-            ]
+        weights = np.abs(vectors[:, 0])
+        if lowest[0] >= DEGENERATE:
+            return []
+        return [name for name, weight in zip(self._common.names, weights, strict=True) if weight > 0.3 * weights.max()]
+
+    def _check_determined(self, system: System, astray: bool) -> None:
+        """Refuse a point at which the data do not determine the parameters; `astray`: elsewhere they did."""
+        names = ", ".join(self._weakest(system))
+        if names and astray:
             raise InputError(
-                f"the data do not determine {', '.join(names)}: add spots in other directions, "
+                f"the fit went astray, to where the data do not determine {names}: the shells hold more than the halos "
+                "of this crystal; check the geometry and the centres (show_hkls), mask what is foreign or set reject = 6, "
+                "and give background frames if the background has structure"
+            )
+        if names:
+            raise InputError(
+                f"the data do not determine {names}: add spots in other directions, "
                 "or freeze a constant in CGUESS (min = max)"
             )
 
