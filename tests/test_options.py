@@ -21,6 +21,8 @@ DO_ELASTIC DeltaQ_max DeltaQ_min load_from_file save_to_file collectSpots file_m
 centering_file show_hkls fitSpots CGUESS Temperature density doMinimisation REPLICA nred ftol A_variables visSim
 testSpot_N testSpot_beta testSpot_Niter ftols do_Minimisation transform_only variations
 centring output_folder frame_angle threshold_action scale relative_error device report
+filter_ranges background_prefix background_postfix background_normalisation_file background_exposures n_spots
+fit_centres baseline background_scale reject spot_filter
 """
 
 
@@ -93,7 +95,10 @@ def test_every_default_is_a_value_of_its_kind(option: Option) -> None:
         ("images_postfix", "", ""),
         ("visSim", 1, True),
         ("centering_file", None, None),
-        ("file_maxima", 0, 0),
+        ("file_maxima", "tagged.h5", Path("/data/tagged.h5")),
+        ("centering_file", "first.h5", Path("/data/first.h5")),
+        ("REPLICA_COLLECTION", 1, True),
+        ("filter_ranges", [[0, 9, "m.npy"]], ((0, 9, Path("/data/m.npy")),)),
         ("A_variables", [ZERO] * 14, None),
         ("A_variables", [ZERO, -1, *[ZERO] * 12], None),
     ],
@@ -185,10 +190,7 @@ def test_refused_with_name_value_and_place(name: str, value: object, says: str) 
     ("name", "value"),
     [
         ("DO_ELASTIC", 0),
-        ("centering_file", "first.h5"),
-        ("REPLICA_COLLECTION", 1),
         ("REPLICA", True),
-        ("file_maxima", "tagged.h5"),
         ("transform_only", 1),
         ("variations", {"r1": [-1, 1]}),
         ("A_variables", [Variable(0, -1, 1), *[ZERO] * 13]),
