@@ -1,10 +1,11 @@
-"""Speed and memory of the fit: passes over synthetic points with the six constants of calcite.
+"""Speed and memory of the fit: passes over synthetic points with the constants of calcite, centres and corrections.
 
     python bench/fit_speed.py [--points 2e7] [--device CPU] [--json FILE]
 
 A pass is everything that an iteration does after the first: parameters to the device, kernel, sums back, elimination of
-the spots' own parameters, and the bounded step. Memory is the peak of the process minus what it had before the points
-were loaded. The plain numpy engine runs on a part of the points beside it.
+the spots' own parameters, and the bounded step. It is measured for the constants alone, for them with the offsets of
+the spots' centres, and for them with all 14 corrections to geometry and cell. Memory is the peak of the process minus what
+it had before the points were loaded. The plain numpy engine runs on a part of the points beside it.
 """
 
 from __future__ import annotations
@@ -14,50 +15,68 @@ import json
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
+from tds2el.corrections import corrections_from_value
 from tds2el.crystal.cell import Cell
 from tds2el.crystal.elasticity import tensor_structure
 from tds2el.crystal.symmetry import point_group
-from tds2el.fit.minimise import Minimiser, engine_columns
+from tds2el.fit.common import Common, SpotTerms
+from tds2el.fit.minimise import Minimiser
 from tds2el.fit.parameters import Constants
+from tds2el.fit.retune import make_retuning
 from tds2el.model.device import make_engine
-from tds2el.model.engine import Engine, Points, State
+from tds2el.model.engine import Conditions, Engine, Piece, Points, State
+from tds2el.parfile import Variable
+from tds2el.settings import Experiment
 
 CALCITE = np.array([147.1, 85.3, 34.0, 46.5, 53.7, -20.6])
-THERMAL = {"temperature": 300.0, "density": 2.71}
+CELL = Cell(4.99, 4.99, 17.061, 90, 90, 120)
+CONDITIONS = Conditions(300.0, 2.71)
+EXPERIMENT = Experiment(
+    pixel_size=0.172, dist=100.0, lmbda=0.7, beam_tilt_angle=0.0, det_origin_X=309.0, det_origin_Y=243.0, d1=1.0,
+    d2=2.0, theta=0.0, theta_offset=0.0, omega=5.0, omega_offset=0.0, alpha=50.0, beta=3.0, kappa=20.0, phi=0.0,
+    angular_step=0.1, r1=20.0, r2=35.0, r3=10.0, orientation_codes=0, pol_degree=1.0, normal_to_pol=(0.0, 0.0, 1.0),
+)  # fmt: skip
 PIECE = 1 << 20
 
 
-def synthetic_points(n_points: int, n_blobs: int) -> Points:
+def synthetic_points(n_points: int, hkl: np.ndarray, pixels: bool) -> Points:
     """Points made as they are read, so that they take no memory: halos ∝ 1/q², 3 counts per pixel."""
+    n_blobs = len(hkl)
     size = n_points // n_blobs
-    nodes = np.random.default_rng(0).normal(size=(n_blobs, 3))
-    nodes *= 0.6 / np.linalg.norm(nodes, axis=1, keepdims=True)
+    nodes = hkl @ CELL.B.T
 
-    def pieces(blob: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def pieces(blob: int) -> Iterator[Piece]:
         for start in range(0, size, PIECE):
             n = min(PIECE, size - start)
             random = np.random.default_rng([blob, start])
             q = random.normal(size=(n, 3))
             q *= (random.uniform(0.0093, 0.035, n) / np.linalg.norm(q, axis=1))[:, None]
             shape = 3e-4 / np.sum(q * q, axis=1)
-            yield q, random.poisson(shape + 2).astype(float), np.ones(n)
+            where = {}
+            if pixels:
+                where = {"row": random.uniform(0, 600, n), "column": random.uniform(0, 480, n),
+                         "phi": random.uniform(0, 90, n)}  # fmt: skip
+            yield Piece(q, random.poisson(shape + 2).astype(float), np.ones(n), **where)
 
-    mean = np.array([next(pieces(blob))[1].mean() for blob in range(n_blobs)])
-    return Points(nodes, np.full(n_blobs, size), mean, np.ones(n_blobs), 0.035, pieces)
+    mean = np.array([next(pieces(blob)).counts.mean() for blob in range(n_blobs)])
+    return Points(nodes, np.full(n_blobs, size), mean, np.ones(n_blobs), 0.035, pieces, 0.009, pixels=pixels)
 
 
-def seconds_per_pass(engine: Engine, minimiser: Minimiser, state: State, values: np.ndarray, repeats: int) -> float:
+def seconds_per_pass(engine: Engine, points: Points, common: Common, repeats: int) -> float:
     """Median over repeats of one full iteration."""
-    times = []
-    nothing = np.zeros(len(state.factor), dtype=bool)
+    minimiser = Minimiser(engine, points, common, CONDITIONS)
+    n = len(points.nodes)
+    values = common.start
+    offset = np.zeros((n, 3)) if common.terms.centre else None
+    state = common.placed(State(np.eye(6), np.full(n, 0.02), np.full(n, 2.0), offset=offset), values)
+    times, nothing = [], np.zeros(n, dtype=bool)
     for _ in range(repeats + 1):
         start = time.perf_counter()
         sums = engine.evaluate(state)
-        minimiser._step(minimiser._system(sums, state, values, nothing), values)
+        minimiser._step(minimiser._system(sums, state, values, nothing, np.zeros(n)), values)
         times.append(time.perf_counter() - start)
     return float(np.median(times[1:]))
 
@@ -75,44 +94,53 @@ def main() -> None:
     parser.add_argument("--json")
     options = parser.parse_args()
 
-    structure = tensor_structure(point_group("1~,3(z),2(y)", Cell(4.99, 4.99, 17.061, 90, 90, 120), None))
-    free = np.full(6, np.inf)
-    constants = Constants(structure, 1.1 * CALCITE, -free, free)
+    group = point_group("1~,3(z),2(y)", CELL, None)
+    structure, free = tensor_structure(group), np.full(6, np.inf)
+    constants = Constants(structure, CALCITE, -free, free)
     scale = constants.initial_scale("auto")
-    columns = engine_columns(constants, scale)
-    points = synthetic_points(int(options.points), options.blobs)
-    state = State(structure.tensor(CALCITE), np.full(options.blobs, 0.02), np.full(options.blobs, 2.0))
-    total = int(points.sizes.sum())
-
-    few = synthetic_points(200_000, options.blobs)
-    warm_up = make_engine(options.device, few, columns, **THERMAL)
-    warm_up.evaluate(state)
-    before = peak_bytes()
-    start = time.perf_counter()
-    engine = make_engine(options.device, points, columns, **THERMAL)
-    loading = time.perf_counter() - start
-    minimiser = Minimiser(engine, points, constants, scale, **THERMAL)
-    own = seconds_per_pass(engine, minimiser, state, constants.start, 7)
-    memory = (peak_bytes() - before) / total
-
-    plain = make_engine("numpy", replace(few), columns, **THERMAL)
-    plain_time = seconds_per_pass(plain, Minimiser(plain, few, constants, scale, **THERMAL), state, constants.start, 1)
-    rate, plain_rate = total / own, few.sizes.sum() / plain_time
-    result = {
-        "device": engine.description,
-        "points": total,
-        "pixels_per_second": rate,
-        "numpy_engine_pixels_per_second": plain_rate,
-        "ratio": rate / plain_rate,
-        "bytes_per_pixel": memory,
-        "loading_seconds": loading,
+    random = np.random.default_rng(0)
+    hkl = random.integers(-4, 5, size=(options.blobs, 3)) + np.array([0, 0, 9])
+    listed = [Variable(0, -1, 1)] * 4 + [-1] + [Variable(0, -1, 1)] * 9
+    retuning = make_retuning(corrections_from_value(listed) or (), EXPERIMENT, CELL, group)
+    cases = {
+        "6 constants (scale held)": Common(constants, scale),
+        "6 constants and centres": Common(constants, scale, terms=SpotTerms(centre=True)),
+        "6 constants and all 14 corrections": Common(constants, scale, retuning, hkl),
     }
-    print(f"{engine.description}: {total:.3g} points, 6 constants (scale held)")
-    print(f"  {rate:.3g} pixels/s per iteration; numpy engine {plain_rate:.3g}; ratio {rate / plain_rate:.0f}")
-    print(f"  memory {memory:.1f} bytes per pixel; making and loading the points {loading:.1f} s")
+    few = synthetic_points(200_000, hkl, pixels=True)
+    first = next(iter(cases.values()))
+    seconds_per_pass(make_engine(options.device, few, first.columns, CONDITIONS), few, first, 1)
+    found: dict[str, dict[str, float]] = {}
+    description = ""
+    for name, common in cases.items():
+        points = synthetic_points(int(options.points), hkl, pixels=common.retuning is not None)
+        before, start = peak_bytes(), time.perf_counter()
+        engine = make_engine(options.device, points, common.columns, CONDITIONS)
+        loading, description = time.perf_counter() - start, engine.description
+        own = seconds_per_pass(engine, points, common, 7)
+        total = int(points.sizes.sum())
+        found[name] = {
+            "columns": common.columns.count,
+            "points": total,
+            "seconds_per_pass": own,
+            "pixels_per_second": total / own,
+            "bytes_per_pixel": (peak_bytes() - before) / total,
+            "loading_seconds": loading,
+        }
+        del engine
+    plain_time = seconds_per_pass(make_engine("numpy", few, first.columns, CONDITIONS), few, first, 1)
+    plain_rate = few.sizes.sum() / plain_time
+    reference = next(iter(found.values()))["seconds_per_pass"]
+    print(f"{description}: {int(options.points):.3g} points")
+    for name, row in found.items():
+        print(
+            f"  {name}: {row['pixels_per_second']:.3g} pixels/s per iteration, "
+            f"{row['seconds_per_pass'] / reference:.2f} times the constants alone; peak memory grew by {row['bytes_per_pixel']:.1f} bytes per pixel"
+        )
+    print(f"  numpy engine, constants alone: {plain_rate:.3g} pixels/s")
     if options.json:
         with open(options.json, "w") as file:
-            json.dump(result, file, indent=1)
+            json.dump({"device": description, "numpy_pixels_per_second": plain_rate, "cases": found}, file, indent=1)
 
 
 if __name__ == "__main__":

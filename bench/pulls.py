@@ -97,7 +97,7 @@ def realisation(folder: Path, scan: Scan, seed: int, device: str | None, process
     constants = constants_from_guess(guess, tensor_structure(group))
     with HarvestFile(harvested) as file:
         result = fit(
-            fit_data(file, None),
+            fit_data(file, np.arange(file.n_blobs)),
             constants,
             settings.fit,
             temperature=scan.Temperature,

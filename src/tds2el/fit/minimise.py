@@ -398,8 +398,8 @@ class Minimiser:
         if names and astray:
             raise InputError(
                 f"the fit went astray, to where the data do not determine {names}: the shells hold more than the halos "
-                "of this crystal; check the geometry and the centres (show_hkls), mask what is foreign or set reject = 6, "
-                "and give background frames if the background has structure"
+                "of this crystal; check geometry and centres (show_hkls), mask what is foreign or set reject = 6, and "
+                "give background frames if the background has structure"
             )
         if names:
             raise InputError(
