@@ -155,7 +155,7 @@ def test_ranks_write_equal_files(written: VirtualScan, tmp_path: Path) -> None:
     assert "40 frames of 61 × 47 pixels" in done.stdout
     one, three = written.scan.output_folder, tmp_path / "ranks"
     names = [str(path.relative_to(one)) for path in sorted(one.rglob("*")) if path.is_file()]
-    assert len(names) == 45
+    assert len(names) == 46
     assert names == [str(path.relative_to(three)) for path in sorted(three.rglob("*")) if path.is_file()]
     assert filecmp.cmpfiles(one, three, names, shallow=False)[0] == names
 
@@ -176,3 +176,27 @@ def test_mosaicity_widens_peaks_across_but_not_along(written: VirtualScan) -> No
     width = 0.04 / (4.990 * np.cos(np.pi / 6)) / 8
     assert unit @ covariance @ unit == pytest.approx(width**2, rel=1e-6)
     assert np.trace(covariance) == pytest.approx(3 * width**2 + 2 * (length * np.deg2rad(0.5)) ** 2, rel=1e-6)
+
+
+def test_the_table_of_peaks_says_where_the_frames_saturate(scan_file):
+    """Row, column and frame of every tagged peak, against the brightest pixel near it."""
+    from tds2el.experiment.maxima import accepted_reflections, read_maxima
+
+    virtual = VirtualScan(load_scan(scan_file))
+    simulate_scan(virtual, World(), lambda frames, total: frames)
+    table = read_maxima(virtual.scan.output_folder / "maxima.h5")
+    assert 0 < len(table.row) <= len(virtual.spots) + 2
+    assert {tuple(hkl) for hkl in table.hkl} <= {tuple(hkl) for hkl in virtual.spots}
+    assert set(accepted_reflections(table)) == {tuple(hkl) for hkl in table.hkl.tolist()}
+    checked = 0
+    for row, column, frame in zip(table.row, table.column, table.frame, strict=True):
+        if not 1 <= frame <= virtual.scan.n_frames - 2 or good_pixels(virtual)[round(row), round(column)] == 0:
+            continue
+        expected = virtual.expected(round(frame))
+        r, c = max(0, round(row) - 2), max(0, round(column) - 2)
+        box = expected[r : r + 5, c : c + 5]
+        brightest = np.unravel_index(box.argmax(), box.shape)
+        assert abs(r + brightest[0] - row) <= 1
+        assert abs(c + brightest[1] - column) <= 1
+        checked += 1
+    assert checked

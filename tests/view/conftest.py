@@ -92,6 +92,10 @@ def _fit(**changes: object) -> FitFile:
             cut=np.zeros(n, dtype=int),
             foreign=np.zeros(n, dtype=int),
             regions=np.zeros(n, dtype=int),
+            coverage=np.full(n, np.nan),
+            signal=np.full(n, np.nan),
+            lost_frames=np.full(n, np.nan),
+            offset_pixels=np.full(n, np.nan),
         ),
         profiles=None,  # type: ignore[arg-type]  # a page takes pictures, not profiles
         iterations=IterationTable(

@@ -7,7 +7,7 @@ import numpy as np
 from tds2el.crystal.cell import Cell
 from tds2el.crystal.symmetry import point_group
 from tds2el.model.engine import Piece, State
-from tds2el.view.cubes import Part, cube_points, fold
+from tds2el.view.cubes import Part, cube_points, first_of_each_orbit, fold
 
 CELL = Cell(4.99, 4.99, 17.061, 90, 90, 120)
 GROUP = point_group("1~,3(z),2(y)", CELL, None)
@@ -69,3 +69,9 @@ def test_parts_are_brought_to_one_scale_and_orientation():
 
 
 HALVES = [slice(0, 25), slice(25, 50)]
+
+
+def test_one_of_each_orbit_comes_first_and_the_others_fold_onto_it():
+    listed = first_of_each_orbit(HKL, GROUP)
+    assert listed == [(1, 0, 4), (2, 0, 2), (0, 3, 0)]
+    assert [part.blob for part in fold(HKL, listed, GROUP, NONE_LEFT_OUT)[1, 0, 4]] == [0, 1, 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tds2el.fit.fit import Fit
     from tds2el.fit.minimise import Iteration
     from tds2el.harvest.file import HarvestFile
+    from tds2el.harvest.quality import SpotQuality
     from tds2el.settings import CrystalSettings, Settings
 
 log = logging.getLogger("tds2el")
@@ -148,6 +149,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     from tds2el.fit.refined import REFINED, write_refined
     from tds2el.fit.report import dry_run_text, fit_report, iteration_line
     from tds2el.fit.retune import make_retuning
+    from tds2el.harvest.quality import spot_quality
     from tds2el.log import shown_warnings
     from tds2el.model.quantum import quantum_term
     from tds2el.progress import Stage
@@ -196,7 +198,8 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
             )
 
     pixels = retuning is not None or options.reject is not None
-    data, left_out = _fit_data(settings, harvest, group, pixels, fitted)
+    quality = spot_quality(harvest)
+    data, left_out = _fit_data(settings, harvest, group, pixels, quality, fitted)
     outcome = fitted(data)
     result = outcome.result
     context = FitContext(
@@ -220,6 +223,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
         warnings=shown_warnings(),
         left_out=left_out,
         reject=options.reject,
+        quality=quality.of(data.blobs),
     )
     folder = settings.run.output_folder
     write_parametri(folder / PARAMETRI, result, context)
@@ -236,10 +240,12 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
         if elsewhere:
             log.warning("%s also stand in %s: take them out there", ", ".join(elsewhere), settings.input_file)
     if settings.view.visSim:
-        from tds2el.view.cubes import CUBES, write_cubes
+        from tds2el.view.cubes import CUBES, first_of_each_orbit, write_cubes
 
         spots = settings.harvest.collectSpots
-        listed = None if isinstance(spots, str) else spots
+        listed: Sequence[tuple[int, int, int]] | None = None if isinstance(spots, str) else spots
+        if listed is None and (options.REPLICA or harvest.settings.get("REPLICA_COLLECTION")):
+            listed = first_of_each_orbit(outcome.data.hkl, group)  # the harvest has the listed ones first
         write_cubes(folder / CUBES, outcome, context, settings.view, listed, threads=world.cores)
         log.info("data and simulation on cubes in %s", folder / CUBES)
     if settings.run.report:
@@ -254,13 +260,13 @@ def _fit_data(
     harvest: HarvestFile,
     group: PointGroup,
     pixels: bool,
+    quality: SpotQuality,
     fitted: Callable[[FitData], Fit],
 ) -> tuple[FitData, dict[str, str]]:
     """The points of the chosen spots, and what spot_filter leaves out and why."""
     from tds2el.experiment.maxima import accepted_reflections, read_maxima
     from tds2el.fit.data import chosen_blobs, fit_data
     from tds2el.fit.select import filtered_blobs, most_informative
-    from tds2el.harvest.quality import spot_quality
 
     options, spots = settings.fit, settings.harvest.collectSpots
     auto = spots == "auto"
@@ -270,7 +276,7 @@ def _fit_data(
     blobs = chosen_blobs(harvest, listed, group if options.REPLICA else None)
     left_out: dict[str, str] = {}
     if options.spot_filter:
-        blobs, left_out = filtered_blobs(harvest, blobs, spot_quality(harvest), options.spot_filter)
+        blobs, left_out = filtered_blobs(harvest, blobs, quality, options.spot_filter)
     if auto and len(np.unique(harvest.hkl[blobs], axis=0)) > settings.harvest.n_spots:
         blobs = most_informative(
             fitted(fit_data(harvest, blobs, options.nred, pixels=pixels)), settings.harvest.n_spots

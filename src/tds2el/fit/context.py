@@ -12,6 +12,7 @@ from tds2el.crystal.elasticity import indexing_notes
 from tds2el.crystal.symmetry import PointGroup
 from tds2el.fit.parameters import Scale
 from tds2el.fit.result import FitResult
+from tds2el.harvest.quality import SpotQuality
 
 QUANTUM_WORTH_A_WARNING = 1e-3
 """Quantum term above which temperature and density must not be left at their defaults."""
@@ -76,6 +77,8 @@ class FitContext:
         Excess of data over model in the innermost tenth of the shells: relative, and in σ.
     reject : float or None
         Pull beyond which points were rejected as foreign.
+    quality : SpotQuality or None
+        Figures of the fitted spots from the harvest.
     """
 
     group: PointGroup
@@ -99,6 +102,7 @@ class FitContext:
     left_out: Mapping[str, str] = field(default_factory=dict)
     inner_excess: tuple[float, float] = (0.0, 0.0)
     reject: float | None = None
+    quality: SpotQuality | None = None
 
 
 def constant_status(result: FitResult) -> list[str]:

@@ -60,6 +60,10 @@ SPOT_UNITS = {
 }
 
 
+QUALITY = ("coverage", "signal", "lost_frames", "offset_pixels")
+"""Figures of the spots' data, see `tds2el.harvest.quality.SpotQuality`."""
+
+
 def write_fit_file(
     path: Path,
     result: FitResult,
@@ -111,7 +115,7 @@ def write_fit_file(
         if result.corrections is not None:
             _write_corrections(entry, result.corrections)
         _write_tensors(entry, result, context)
-        _write_spots(entry, result, points)
+        _write_spots(entry, result, points, context)
         _write_iterations(entry, result)
         write_provenance(entry, result, context)
     return context
@@ -174,7 +178,7 @@ def _write_tensors(entry: h5py.Group, result: FitResult, context: FitContext) ->
         _dataset(moduli, f"{name}_errors", np.float64(sigma), unit)
 
 
-def _write_spots(entry: h5py.Group, result: FitResult, points: Points) -> None:
+def _write_spots(entry: h5py.Group, result: FitResult, points: Points, context: FitContext) -> None:
     """The table of spots; its χ²/dof is the default plot."""
     spots = result.spots
     group = _group(entry, "spots", "NXdata")
@@ -191,6 +195,9 @@ def _write_spots(entry: h5py.Group, result: FitResult, points: Points) -> None:
     _dataset(group, "centre", points.nodes, Q_UNIT)
     for name in ("factor", "baseline", "offset", "background"):
         _dataset(group, f"{name}_errors", getattr(spots, f"sigma_{name}"), SPOT_UNITS[name])
+    for name in QUALITY:
+        quality = np.full(len(spots.hkl), np.nan) if context.quality is None else getattr(context.quality, name)
+        _dataset(group, name, quality, "pixels" if name == "offset_pixels" else "")
     group["spot"].attrs["long_name"] = "spot (row of hkl and angle)"
     group["chi2_per_dof"].attrs["long_name"] = "chi²/dof (Pearson)"
 

@@ -84,7 +84,7 @@ class FrameTensor:
 
 @dataclass(frozen=True)
 class SpotTable:
-    """One row per spot; see `tds2el.fit.result.Spots`, and `centre` (spots, 3), G in Å⁻¹."""
+    """One row per spot; see `tds2el.fit.result.Spots` and `tds2el.harvest.quality`; `centre` (spots, 3) is G in Å⁻¹."""
 
     label: list[str]
     hkl: Integers
@@ -111,6 +111,10 @@ class SpotTable:
     cut: Integers
     foreign: Integers
     regions: Integers
+    coverage: Array
+    signal: Array
+    lost_frames: Array
+    offset_pixels: Array
 
 
 @dataclass(frozen=True)

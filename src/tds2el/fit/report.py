@@ -61,6 +61,7 @@ def fit_report(result: FitResult, context: FitContext) -> str:
         moduli_table(result),
         spot_table(result),
         centre_table(result),
+        quality_table(result, context),
         "\n".join(_wrapped(result_notes(result, context), "")),
     ]
     return "\n\n".join(section for section in sections if section)
@@ -308,6 +309,28 @@ def centre_table(result: FitResult) -> str:
         )
     header = ["h   k   l", "angle", "x", "y", "z", "from Bragg peak", ""]
     return "\n".join(["CENTRES of the halos relative to their nodes, 0.001 Å⁻¹, frame W", *_table(header, rows)])
+
+
+def quality_table(result: FitResult, context: FitContext) -> str:
+    """How much trust each spot's data deserve; what spot_filter judges by."""
+    quality, spots = context.quality, result.spots
+    if quality is None:
+        return ""
+    rows = [
+        [
+            f"{h:3d} {k:3d} {l:3d}",
+            f"{spots.angle[n]:.2f}",
+            f"{quality.points[n]}",
+            f"{quality.coverage[n]:.2f}",
+            f"{quality.signal[n]:.3g}" if np.isfinite(quality.signal[n]) else "",
+            f"{quality.lost_frames[n]:.2f}",
+            f"{quality.offset_pixels[n]:.2f}" if np.isfinite(quality.offset_pixels[n]) else "",
+        ]
+        for n, (h, k, l) in enumerate(spots.hkl)
+    ]
+    header = ["h   k   l", "angle", "harvested", "coverage", "signal", "frames lost", "Bragg peak off by, pixels"]
+    title = "DATA of the spots: part of the directions of q, halo over baseline, part of the frames over threshold"
+    return "\n".join([title, *_table(header, rows)])
 
 
 def _condition(result: FitResult) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,10 @@ class SpotQuality:
     offset: Array
     offset_pixels: Array
     lost_frames: Array
+
+    def of(self, blobs: npt.NDArray[np.int64]) -> SpotQuality:
+        """The figures of some blobs."""
+        return SpotQuality(*(getattr(self, field.name)[blobs] for field in fields(self)))
 
 
 def spot_quality(harvest: HarvestFile) -> SpotQuality:

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tds2el.crystal.cell import longest_reciprocal
 from tds2el.errors import InputError
+from tds2el.experiment.maxima import Maxima, write_maxima
+from tds2el.harvest.plan import passages
 from tds2el.output import replaced
 from tds2el.parallel import World
 from tds2el.simulate.cbf import write_cbf
@@ -132,6 +135,7 @@ def _write_rest(virtual: VirtualScan) -> None:
         _write(folder / "background_monitor.txt", "".join(rows))
     _write(folder / "experiment.par", conf_file(virtual))
     _write(folder / "input.par", input_file(virtual, ranges))
+    _write_maxima(folder / "maxima.h5", virtual)
     _write(folder / "truth.json", json.dumps(truth(virtual, ranges), indent=1) + "\n")
 
 
@@ -171,6 +175,34 @@ def _detect(
     counts = np.minimum(counts, cutoff)
     counts[~_active_pixels(virtual)] = -1
     return counts.astype(np.int32)
+
+
+def _write_maxima(path: Path, virtual: VirtualScan) -> None:
+    """A table of the Bragg peaks of collectSpots, where they truly are, for file_maxima."""
+    scan, geometry, hkl = virtual.scan, virtual.geometry, virtual.spots
+    index = np.arange(scan.n_frames, dtype=float)
+    found = [
+        (*crossing, number)
+        for number, node in enumerate(hkl @ virtual.group.cell.B.T)
+        for passage in passages(geometry, node, index, scan.DeltaQ_max * longest_reciprocal(virtual.group.cell))
+        if (crossing := _crossing(virtual, node, passage.angle)) is not None
+    ]
+    row, column, frame, number = np.array(found).reshape(-1, 4).T
+    counts = np.full(len(row), float(scan.count_cutoff))
+    accepted = np.ones(len(row), dtype=bool)
+    write_maxima(path, Maxima(row, column, frame, counts, hkl[number.astype(int)], accepted), "output_folder")
+
+
+def _crossing(virtual: VirtualScan, node: npt.NDArray[np.float64], phi: float) -> tuple[float, float, float] | None:
+    """Row, column and frame where a node (Å⁻¹) crosses the Ewald sphere at phi (degrees), if the detector sees it."""
+    geometry, e = virtual.geometry, virtual.scan.experiment
+    direction = e.lmbda * (geometry.lab_to_crystal(phi).T @ node) - geometry.beam
+    if abs(np.linalg.norm(direction) - 1) > 1e-6:  # it only comes near
+        return None
+    row, column = (float(x) for x in geometry.pixel_of(direction))
+    if not (0 <= row <= virtual.scan.shape[0] - 1 and 0 <= column <= virtual.scan.shape[1] - 1):
+        return None
+    return row, column, (phi - e.phi) / e.angular_step
 
 
 def _active_pixels(virtual: VirtualScan) -> npt.NDArray[np.bool_]:

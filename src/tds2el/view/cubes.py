@@ -88,6 +88,18 @@ def fold(
     return cubes
 
 
+def first_of_each_orbit(hkl: npt.NDArray[np.int64], group: PointGroup) -> list[HKL]:
+    """The reflections (n, 3) without those that are equivalent to an earlier one."""
+    found: list[HKL] = []
+    images: set[HKL] = set()
+    for node in hkl:
+        name = (int(node[0]), int(node[1]), int(node[2]))
+        if name not in images:
+            found.append(name)
+            images |= {(int(h), int(k), int(l)) for h, k, l in group.hkl_operations @ node}
+    return found
+
+
 def cube_points(fit: Fit, parts: Sequence[Part]) -> tuple[Array, Array]:
     """Positions and intensities of the points of one cube.
 

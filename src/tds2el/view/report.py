@@ -368,13 +368,22 @@ def _spots(fit: FitFile) -> str:
         distance = 1e3 * np.linalg.norm(spots.offset - spots.peak, axis=1)
         columns["Centre, 0.001 Å⁻¹"] = [Number(f"{x:.3f}", float(x)) for x in length]
         columns["From Bragg peak"] = [Number(f"{x:.3f}" if np.isfinite(x) else "", float(x)) for x in distance]
+    for title, figures in (
+        ("Coverage", spots.coverage),
+        ("Signal", spots.signal),
+        ("Frames lost", spots.lost_frames),
+        ("Peak off, pixels", spots.offset_pixels),
+    ):
+        if np.isfinite(figures).any():
+            columns[title] = [Number(f"{x:.2f}" if np.isfinite(x) else "", float(x)) for x in figures]
     if spots.left_out.any() or spots.centre_held.any():
         columns["Remark"] = [
             Alarm("left out, χ²") if filtered else Alarm("left out") if left_out else "centre held" if held else ""
             for left_out, filtered, held in zip(spots.left_out, spots.filtered, spots.centre_held, strict=True)
         ]
     caption = (
-        "Intensity = f S + b in counts per unit correction, S in 1/GPa; angle of the goniometer at closest approach"
+        "Intensity = f S + b in counts per unit correction, S in 1/GPa; angle of the goniometer at closest approach; "
+        "of the data: part of the directions of q, halo over baseline, part of the frames lost to the threshold"
     )
     return _table_of(caption, columns, "sortable")
 
