@@ -132,7 +132,7 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("background_scale", choice("monitor", "free"), "monitor",
                "scale of the background frames: from the denominators, or fitted spot by spot"),
         Option("reject", optional(POSITIVE), None,
-               "pull beyond which connected pixels are foreign and removed, e.g. 6; None: none"),
+               "pull beyond which pixels, connected or single, are foreign and removed with a border, e.g. 6"),
         Option("spot_filter", kinds.SPOT_FILTER, None, "limits beyond which spots are left out of the fit"),
     ),
     "Visualisation": (

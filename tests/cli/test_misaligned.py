@@ -142,7 +142,7 @@ def test_freed_geometry_comes_back_and_so_do_the_constants(misaligned, work, run
         "input.par", "--set", "load_from_file=harvest.h5", "fitSpots=1", f"A_variables={FREE}", 'baseline="linear"'
     )
     assert done.code == 0, done.err
-    assert "BB follow AA by the symmetry" in done.out
+    assert "BB follows AA by the symmetry" in done.out
     fit = read_fit_file(folder / "tds2el_fit.h5")
     assert fit.iterations.converged
     assert len(fit.iterations.deviance) < 40

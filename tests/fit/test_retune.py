@@ -119,8 +119,10 @@ def test_the_refined_conf_file_is_the_old_one_with_new_values(tmp_path):
     (tmp_path / "out").mkdir()
     conf = tmp_path / "in" / "conf.par"
     conf.write_text(
-        "# geometry of März\nr1 = 20.0  # first\nAA = 4.99; BB = AA\nCC = (17 +\n      0.061)\nif False:\n    r1 = 3\n"
-        'filter_file = "mask.edf"\nA_variables = [minimiser.Variable(0, -1, 1)] * 14\n',
+        "# geometry of März\nr1 = 20.0  # first\nAA = BB = 4.99\nCC = (17 +\n      0.061)\nif False:\n    r1 = 3\n"
+        'filter_file = "mask.edf"\nimages_prefix = "frames/" + "scan_"\n'
+        'filter_ranges = [[0, 1, "a.edf"], [2, 3, "b.edf"]]\n'
+        "A_variables = [minimiser.Variable(0, -1, 1)] * 14\n",
         encoding="utf-8",
     )
     names = ["r1", "AA", "BB", "CC", "det_origin_X"]
@@ -139,4 +141,6 @@ def test_the_refined_conf_file_is_the_old_one_with_new_values(tmp_path):
     expected = dict(zip(names, table.value, strict=True))
     assert {name: found[name] for name in names} == expected
     assert found["A_variables"] is None
+    assert found["images_prefix"] == str(tmp_path / "in" / "frames" / "scan_")
+    assert [entry[2] for entry in found["filter_ranges"]] == [str(tmp_path / "in" / f"{x}.edf") for x in "ab"]
     assert found["filter_file"] == str(tmp_path / "in" / "mask.edf")

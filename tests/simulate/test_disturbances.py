@@ -244,7 +244,7 @@ def test_shares_of_ranks_make_up_the_same_scan(disturbed: VirtualScan, tmp_path:
         simulate_scan(VirtualScan(shared), Alone(rank=rank, size=3), silent)
     one = disturbed.scan.output_folder
     names = [str(path.relative_to(one)) for path in sorted(one.rglob("*")) if path.is_file()]
-    assert len(names) == 45 + 7 + 1 + 8
+    assert len(names) == 46 + 7 + 1 + 8
     assert filecmp.cmpfiles(one, shared.output_folder, names, shallow=False)[0] == names
 
 

@@ -236,7 +236,9 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
     if result.corrections is not None:
         missing = write_refined(folder / REFINED, settings.conf_file, result.corrections)
         log.info("conf_file with the refined values in %s", folder / REFINED)
-        elsewhere = [name for name in missing if settings.where[name].startswith(settings.input_file.name)]
+        elsewhere = [
+            name for name in (*missing, "A_variables") if settings.where[name].startswith(settings.input_file.name)
+        ]
         if elsewhere:
             log.warning("%s also stand in %s: take them out there", ", ".join(elsewhere), settings.input_file)
     if settings.view.visSim:

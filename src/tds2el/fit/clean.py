@@ -1,7 +1,7 @@
 """Which points a fit uses: not those inside the inner radius round a centre that has moved, nor foreign ones.
 
-Foreign are Bragg spots of other crystals, zingers, shadows: connected pixels whose pull against the current model is
-too large, with a border. They are looked for anew each time, since a better model finds others.
+Foreign are Bragg spots of other crystals, zingers, shadows: pixels, connected or single, whose pull against the current
+model is too large, with a border. They are looked for anew each time, since a better model finds others.
 """
 
 from __future__ import annotations

@@ -192,6 +192,11 @@ def _centre_warnings(result: FitResult, context: FitContext) -> list[str]:
     warnings: list[str] = []
     inner, outer = context.shell
     used = ~spots.left_out
+    if result.unsettled:
+        warnings.append(
+            "which points are used still changed when the fit ended: look at the spots with many rejected points, at "
+            "spot_filter and at reject"
+        )
     if result.on_the_way:
         warnings.append(
             "the centres of some halos still moved when the fit ended: harvest again with centering_file, or correct "
@@ -232,11 +237,17 @@ def _correction_warnings(result: FitResult) -> list[str]:
     warnings: list[str] = []
     if found is None:
         return warnings
-    held = [name for name, status in zip(found.names, found.status, strict=True) if status == "held"]
+    by_symmetry = {note.split()[0] for note in found.notes if " is held: " in note}
+    held = [
+        name
+        for name, status in zip(found.names, found.status, strict=True)
+        if status == "held" and name not in by_symmetry
+    ]
     if held:
+        verb, them = ("is", "it") if len(held) == 1 else ("are", "them")
         warnings.append(
-            f"{', '.join(held)} {'is' if len(held) == 1 else 'are'} held: the data do not determine it, alone or "
-            "beside the other corrections that are free"
+            f"{', '.join(held)} {verb} held: the data do not determine {them}, alone or beside the other corrections "
+            "that are free"
         )
     for name, status in zip(found.names, found.status, strict=True):
         if "bound" in status:
@@ -259,7 +270,7 @@ def result_notes(result: FitResult, context: FitContext) -> list[str]:
 def scale_in_words(result: FitResult, context: FitContext) -> str:
     """Where the overall scale of the constants comes from."""
     if context.simulated:
-        return "as given: nothing was fitted but factors and baselines"
+        return "as given: no constant was fitted"
     names = result.constants.names
     if result.held is not None:
         return (

@@ -16,6 +16,7 @@ from tds2el.fit.minimise import Iteration, Minimiser, Minimum
 from tds2el.fit.parameters import Constants
 from tds2el.fit.result import FitResult, result_of
 from tds2el.fit.retune import Retuning, start_from_peaks
+from tds2el.fit.separable import Own
 from tds2el.model.device import make_engine
 from tds2el.model.engine import Conditions, Engine, State
 from tds2el.settings import FitSettings
@@ -93,6 +94,7 @@ def fit(
     """
     if not settings.doMinimisation:
         constants = replace(constants, lower=constants.start, upper=constants.start)
+        retuning = None if retuning is None else retuning.at_start()
     centre = settings.fit_centres if fit_centres is None else fit_centres
     scale = constants.initial_scale(settings.scale)
     free_background = data.points.background and settings.background_scale == "free"
@@ -112,16 +114,19 @@ def fit(
         report=report,
     )
     cleaner = Cleaner(engine, data.points, settings.reject, settings.relative_error)
-    minimum, filtered = _rounds(data, common, minimiser, cleaner, settings)
-    result = result_of(minimum, data, cleaner.usage, filtered)
+    minimum, filtered, settled = _rounds(data, common, minimiser, cleaner, settings)
+    result = replace(result_of(minimum, data, cleaner.usage, filtered), unsettled=not settled)
     constants_only = minimum.system.hessians[:, : len(common.fitted), : len(common.fitted)]
     return Fit(result, engine, data, minimum.state, cleaner.usage, constants_only)
 
 
 def _rounds(
     data: FitData, common: Common, minimiser: Minimiser, cleaner: Cleaner, settings: FitSettings
-) -> tuple[Minimum, Mask]:
-    """Fit, choose the points anew, and fit again until nothing changes; and the spots whose chi² was too large."""
+) -> tuple[Minimum, Mask, bool]:
+    """Fit, choose the points anew, and fit again until nothing changes.
+
+    Returns also the spots whose chi² was too large, and whether nothing changed any more.
+    """
     n = len(data.hkl)
     filtered = np.zeros(n, dtype=bool)
     worst = (settings.spot_filter or {}).get("max_chi2", np.inf)
@@ -139,10 +144,12 @@ def _rounds(
     # While centres move or foreign points are in, the minimum is not worth the passes that it takes to reach.
     rough = common.terms.centre or bool(common.geometry_names) or settings.reject is not None
     minimum = minimiser.run(values, state, filtered, roughly=rough)
+    changed = False
     for _ in range(MAX_ROUNDS):
         changed = cleaner.cut(minimum.state)
         changed |= cleaner.reject(minimum.state)
-        chi2 = minimum.sums.gram[:, -1, -1] / np.maximum(cleaner.usage.numbers - 2, 1)
+        own = Own.of(common.columns).count
+        chi2 = minimum.sums.gram[:, -1, -1] / np.maximum(cleaner.usage.numbers - own, 1)
         bad = (chi2 > worst) & ~filtered & ~minimum.left_out
         if bad.any() and not (filtered | bad | minimum.left_out).all():
             filtered |= bad
@@ -155,4 +162,4 @@ def _rounds(
         minimum = minimiser.run(minimum.values, minimum.state, filtered)
     if (filtered | minimum.left_out).all():
         raise InputError("spot_filter: max_chi2 leaves no spot; raise it")
-    return minimum, filtered
+    return minimum, filtered, not changed

@@ -54,21 +54,36 @@ def _replaced(text: str, values: dict[str, str], old: Path, new: Path) -> tuple[
     """The text with other values, from the last to the first so that places stay right; and what was replaced."""
     lines = text.encode().splitlines(keepends=True)  # ast counts columns in bytes
     assigned: set[str] = set()
-    edits: list[tuple[ast.expr, str]] = []
-    for node in ast.walk(ast.parse(text)):
-        if not isinstance(node, ast.Assign):
+    edits: dict[tuple[int, int], tuple[ast.AST, str]] = {}
+    for statement in ast.walk(ast.parse(text)):
+        if not isinstance(statement, ast.Assign):
             continue
-        names = [BY_NAME[t.id].name for t in node.targets if isinstance(t, ast.Name) and t.id in BY_NAME]
-        for name in names:
-            if name in values:
-                edits.append((node.value, values[name]))
-                assigned.add(name)
-            elif BY_NAME[name].kind.path in ("file", "prefix") and old != new and isinstance(node.value, ast.Constant):
-                given = node.value.value
-                if isinstance(given, str) and given:
-                    edits.append((node.value, repr(os.path.join(old, os.path.expanduser(given)))))
-    for node, value in sorted(edits, key=lambda edit: (edit[0].lineno, edit[0].col_offset), reverse=True):
-        first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
-        before, after = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
-        lines[first : last + 1] = [before + value.encode() + after]
+        targets = [ast.unparse(target) for target in statement.targets]
+        options = [BY_NAME[name].name if name in BY_NAME else "" for name in targets]
+        if any(name in values for name in options):
+            # a = b = 1 becomes a = 2; b = 3: each name has its own value now.
+            own = [values.get(o, ast.unparse(statement.value)) for o in options]
+            parts = (f"{name} = {value}" for name, value in zip(targets, own, strict=True))
+            place: ast.AST = statement.value if len(targets) == 1 else statement
+            edits[_start(place)] = (place, own[0] if len(targets) == 1 else "; ".join(parts))
+            assigned |= {name for name in options if name in values}
+        elif old != new and any(name and BY_NAME[name].kind.path for name in options):
+            for part in ast.walk(statement.value):
+                # Of a path put together from several strings only the first begins it.
+                if isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value:
+                    edits[_start(part)] = (part, repr(os.path.join(old, os.path.expanduser(part.value))))
+                    if not _is_list(statement.value):
+                        break
+    for (line, column), (node, value) in sorted(edits.items(), reverse=True):
+        last = (getattr(node, "end_lineno", None) or line) - 1
+        before, after = lines[line - 1][:column], lines[last][getattr(node, "end_col_offset", column) :]
+        lines[line - 1 : last + 1] = [before + value.encode() + after]
     return b"".join(lines).decode(), assigned
+
+
+def _start(node: ast.AST) -> tuple[int, int]:
+    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+
+
+def _is_list(node: ast.AST) -> bool:
+    return isinstance(node, ast.List | ast.Tuple)

@@ -112,7 +112,8 @@ def circumstances_text(result: FitResult, context: FitContext) -> str:
         lost += f", {foreign} rejected as foreign in {spots.regions.sum()} regions"
     if spots.cut.any():
         lost += f", {spots.cut.sum()} inside the inner radius round centres that moved"
-    work = "constants as given, factors and baselines fitted" if context.simulated else "constants fitted"
+    own = "factors, baselines and centres" if np.isfinite(spots.sigma_offset).any() else "factors and baselines"
+    work = f"constants as given, {own} fitted" if context.simulated else "constants fitted"
     state = "converged" if result.converged else "NOT converged"
     entries = (
         ("program", f"tds2el {__version__}"),

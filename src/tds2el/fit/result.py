@@ -171,6 +171,8 @@ class FitResult:
         How many of them were fitted.
     on_the_way : bool
         Whether centres still moved when the fit ended.
+    unsettled : bool
+        Whether the choice of points still changed then.
     """
 
     constants: Constants
@@ -186,6 +188,7 @@ class FitResult:
     corrections: CorrectionTable | None = None
     fitted_corrections: int = 0
     on_the_way: bool = False
+    unsettled: bool = False
 
     @property
     def tensor(self) -> Array:

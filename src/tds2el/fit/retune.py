@@ -90,6 +90,15 @@ class Retuning:
         used = np.any(self.moves != 0, axis=0)
         return tuple(c.name for c, moving in zip(self.corrections, used, strict=True) if moving)
 
+    def at_start(self) -> Retuning:
+        """The same corrections, none of them free."""
+        fixed = tuple(replace(c, lower=c.value, upper=c.value) for c in self.corrections)
+        nothing = np.zeros(0)
+        moves = np.zeros((0, len(fixed)))
+        return replace(
+            self, corrections=fixed, names=(), moves=moves, start=nothing, lower=nothing, upper=nothing, turning=0
+        )
+
     def motion(self, x: Array) -> Motion:
         """The motion at x for an engine: its turns are a basis of those of the parameters."""
         return self._motion(x)[0]
@@ -170,7 +179,8 @@ def make_retuning(corrections: Sequence[Correction], experiment: Experiment, cel
                 if abs(move) > 1e-6 and not row[places[name]]
             ]
             if followers:
-                notes.append(f"{', '.join(followers)} follow {correction.name} by the symmetry {group.name}")
+                follow = "follows" if len(followers) == 1 else "follow"
+                notes.append(f"{', '.join(followers)} {follow} {correction.name} by the symmetry {group.name}")
             for name, move in zip(CELL_OPTIONS, along, strict=True):
                 row[places[name]] = move if abs(move) > 1e-6 else 0.0
         free.append(correction)
