@@ -1,7 +1,8 @@
 """collectSpots = "auto": the reflections of a scan that tell most about the constants, by a look at a few frames.
 
 A halo is told from what lies under it by a cut through the shell, where the Ewald sphere passes the node at the middle
-radius: what the inner half of that cut has more than its rim. Two cuts are looked at, before and after the node.
+radius: what the inner half of that cut has more than its rim, over what 1/q² has, since cuts go deeper or less deep by
+half a frame. Two cuts are looked at, before and after the node.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ IntArray = npt.NDArray[np.int64]
 
 SEPARATIONS = (10.0, 7.0, 5.0, 3.0)
 """Degrees between the directions of chosen reflections: less and less, until there are enough."""
-SIGNIFICANT = 3.0
+SIGNIFICANT = 2.0
 """A halo of fewer standard errors of counting noise is none."""
+# Columns of the sums of a cut: counts, corrections, corrections times (middle radius/q)² of the inner half and the rim.
+_COLUMNS = 6
 # Parts of the area of a cut through the shell, from the inside: what is bright, and beyond what the rim begins.
 _INNER, _RIM = 0.5, 0.75
 # Frames between two agreements of the ranks on whether all is well.
@@ -142,7 +145,7 @@ def candidates(scan: ScanInputs, centring: str | None) -> Candidates:
 
 
 def measured_brightness(found: Candidates, scan: ScanInputs, world: World) -> Array:
-    """The halos of candidates, counts per unit correction (collective).
+    """The halos of candidates at the middle radius, counts per unit correction (collective).
 
     Every frame is read once, by one rank; sums are made in the same order on all ranks.
 
@@ -160,7 +163,7 @@ def measured_brightness(found: Candidates, scan: ScanInputs, world: World) -> Ar
     cuts = [np.arange(a, b) for a, b in zip(first, [*first[1:], found.frame.size], strict=True)]
     shares = np.array_split(np.arange(frames.size), world.size)
     mine = shares[world.rank]
-    sums = [np.zeros((0, 4))]
+    sums = [np.zeros((0, _COLUMNS))]
 
     def read(part: IntArray) -> None:
         for i in part:
@@ -171,26 +174,30 @@ def measured_brightness(found: Candidates, scan: ScanInputs, world: World) -> Ar
         for start in range(0, len(shares[0]), _BLOCK):
             world.attempt(partial(read, mine[start : start + _BLOCK]))
     # Ranks hold ascending blocks of frames: all cuts in their order.
-    total = np.zeros((len(found.hkl), 4))
+    total = np.zeros((len(found.hkl), _COLUMNS))
     np.add.at(total, found.node, np.concatenate(world.gather_all(np.concatenate(sums))))
     return _brightness(total)
 
 
 def _brightness(sums: Array) -> Array:
     """Halos from the sums of `_frame_sums`, 0 where there is none."""
-    inner, inner_kappa, rim, rim_kappa = sums.T
+    inner, inner_kappa, inner_halo, rim, rim_kappa, rim_halo = sums.T
     seen = (inner_kappa > 0) & (rim_kappa > 0)
     a, b = np.where(seen, inner_kappa, 1.0), np.where(seen, rim_kappa, 1.0)
     halo = inner / a - rim / b
     noise = np.sqrt((inner + 1) / a**2 + (rim + 1) / b**2)
-    return np.where(seen & (halo > SIGNIFICANT * noise), halo, 0.0)
+    contrast = inner_halo / a - rim_halo / b
+    return np.where(
+        seen & (halo > SIGNIFICANT * noise) & (contrast > 0), halo / np.where(contrast > 0, contrast, 1.0), 0.0
+    )
 
 
 def _frame_sums(frame: int, cuts: IntArray, found: Candidates, scan: ScanInputs) -> Array:
-    """For every cut in a frame: counts and corrections of the inner half, then of the rim, (cuts, 4)."""
+    """The sums of every cut in a frame, (cuts, 6)."""
     image = scan.series.read(frame)
     mask, phi = scan.masks.mask(frame), float(scan.geometry.phi(scan.series.angle_index[frame]))
-    result = np.zeros((len(cuts), 4))
+    middle = (scan.delta_min + scan.delta_max) / 2
+    result = np.zeros((len(cuts), _COLUMNS))
     for i, cut in enumerate(cuts):
         top, bottom, left, right = found.region[cut]
         counts = image[top:bottom, left:right]
@@ -205,7 +212,8 @@ def _frame_sums(frame: int, cuts: IntArray, found: Candidates, scan: ScanInputs)
         good &= (distance >= scan.delta_min) & (distance <= scan.delta_max)
         kappa = scan.geometry.polarisation(row, column) * scan.geometry.solid_angle(row, column)
         kappa *= scan.denominator[frame]
+        halo = (middle / np.maximum(distance, middle / 4)) ** 2
         for j, chosen in enumerate((good & (part <= _INNER), good & (part >= _RIM))):
-            result[i, 2 * j] = counts[chosen].sum(dtype=np.float64)
-            result[i, 2 * j + 1] = kappa[chosen].sum()
+            sums = counts[chosen].sum(dtype=np.float64), kappa[chosen].sum(), (kappa * halo)[chosen].sum()
+            result[i, 3 * j : 3 * j + 3] = sums
     return result
