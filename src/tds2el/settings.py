@@ -278,7 +278,6 @@ def _check_presence(sources: Sources, values: Mapping[str, Any], input_file: str
     if values["load_from_file"] is None and values["collectSpots"] is None and values["file_maxima"] is None:
         missing.append("collectSpots or file_maxima")
     needs_group = [name for name in ("REPLICA_COLLECTION", "REPLICA") if values[name]]
-    needs_group += ["collectSpots"] if values["collectSpots"] == "auto" else []
     if needs_group and values["ascii_generators"] is None and not values["fitSpots"]:
         missing.append(f"ascii_generators (because of {', '.join(needs_group)})")
     if missing:

@@ -9,6 +9,7 @@ import pytest
 from tds2el.crystal.cell import Cell
 from tds2el.crystal.symmetry import point_group, with_replicas
 from tds2el.experiment.maxima import Maxima, write_maxima
+from tds2el.fit.read import read_fit_file
 from tds2el.harvest.centre import peak_offsets
 from tds2el.harvest.file import HarvestFile
 
@@ -136,6 +137,41 @@ def test_wrong_tagged_peaks(run, scan, wrong):
     assert scan.contents() == before
 
 
-def test_automatic_choice_is_refused_in_one_line(run, scan):
+def test_automatic_choice_then_fit(run, scan):
+    scan.edit("experiment.par", collectSpots="auto", save_to_file="auto.h5")
+    outcome = run("scan/input.par", "--set", "n_spots=7", "fitSpots=1", "doMinimisation=1", scan.guess())
+    assert outcome.code == 0, outcome.err
+    assert "collectSpots = auto: 7 of " in " ".join(outcome.out.split())
+    with HarvestFile(scan.folder / "auto.h5") as harvest:
+        chosen = harvest.settings["collectSpots"]
+        assert {tuple(node) for node in harvest.hkl.tolist()} == {tuple(node) for node in chosen}
+    assert len(chosen) == 7
+    assert read_fit_file(scan.folder / "tds2el_fit.h5").iterations.converged
+    # A fit of that harvest takes part of the list, and may be told to choose again.
+    reuse = ("scan/input.par", "--set", "load_from_file=scan/auto.h5", "fitSpots=1", "doMinimisation=1", scan.guess())
+    outcome = run(*reuse, f"collectSpots={chosen[:6]}")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert len(read_fit_file(scan.folder / "tds2el_fit.h5").spots.hkl) == 6
+    outcome = run(*reuse, "n_spots=5")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert len(read_fit_file(scan.folder / "tds2el_fit.h5").spots.hkl) == 5
+
+
+def test_automatic_choice_with_replicas(run, scan):
+    scan.edit("experiment.par", collectSpots="auto", save_to_file="auto.h5")
+    outcome = run("scan/input.par", "--set", "n_spots=3", "REPLICA_COLLECTION=1", "threshold=100")
+    assert (outcome.code, outcome.err) == (0, "")
+    with HarvestFile(scan.folder / "auto.h5") as harvest:
+        chosen = harvest.settings["collectSpots"]
+        found = {tuple(node) for node in harvest.hkl.tolist()}
+    assert len(chosen) == 3
+    equivalent = {tuple(node) for node in with_replicas(np.array(chosen), GROUP).tolist()}
+    assert {tuple(node) for node in chosen} <= found <= equivalent
+    assert f"3 reflections and {len(equivalent) - 3} equivalent ones" in outcome.out
+
+
+def test_automatic_choice_of_nothing_is_told_in_one_line(run, scan):
     scan.edit("experiment.par", collectSpots="auto")
-    assert 'collectSpots = "auto": is not available in this version' in refused(run, "nred=1")
+    before = scan.contents()
+    assert "no reflection passes as a whole" in refused(run, "DeltaQ_max=5")
+    assert scan.contents() == before

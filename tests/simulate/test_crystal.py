@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tds2el.crystal.cell import Cell
+from tds2el.crystal.centring import allowed_nodes
 from tds2el.crystal.symmetry import point_group
-from tds2el.simulate.crystal import allowed_nodes, observable, squared_structure_factors
+from tds2el.simulate.crystal import observable, squared_structure_factors
 from tds2el.simulate.expectation import VirtualScan
 from tds2el.simulate.options import load_scan
 

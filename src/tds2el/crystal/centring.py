@@ -87,6 +87,16 @@ def allowed(hkl: npt.ArrayLike, centring: str | None) -> npt.NDArray[np.bool_]:
     return np.asarray(~operations.systematic_absences(np.ascontiguousarray(nodes)))
 
 
+def allowed_nodes(cell: Cell, centring: str | None, radius: float) -> npt.NDArray[np.int64]:
+    """All allowed nodes but 000 with |G| ≤ radius (Å⁻¹), int array (n, 3) in ascending order of hkl."""
+    reach = np.ceil(radius * np.linalg.norm(cell.A, axis=1)).astype(int)
+    axes = [np.arange(-n, n + 1) for n in reach]
+    hkl = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    near = (np.linalg.norm(hkl @ cell.B.T, axis=1) <= radius) & hkl.any(axis=1)
+    hkl = hkl[near]
+    return np.asarray(hkl[allowed(hkl, centring)], dtype=np.int64)
+
+
 def _neighbours(
     hkl: npt.ArrayLike, cell: Cell, centring: str | None, radius: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from tds2el.crystal.cell import longest_reciprocal
 from tds2el.errors import InputError
+from tds2el.experiment.frames import FrameSeries
 from tds2el.harvest.assemble import PointList, assemble
+from tds2el.harvest.auto import with_chosen_spots
 from tds2el.harvest.file import LOSSES, Tables, write_harvest
-from tds2el.harvest.inputs import Inputs, output_path, prepare
+from tds2el.harvest.inputs import Inputs, output_path, prepare, read_scan
 from tds2el.harvest.nodes import node_names
 from tds2el.parallel import World
 from tds2el.progress import Stage
@@ -56,12 +58,13 @@ def harvest(settings: Settings, world: World) -> Path:
     InputError
         On all ranks alike, for any fault of the inputs; an existing file of that name is then untouched.
     """
-    inputs = world.attempt(lambda: prepare(settings))
-    listing = hashlib.sha256("\n".join(inputs.series.names).encode()).hexdigest()
-    error = None
-    if len(set(world.gather_all(listing))) > 1:
-        error = InputError("images_prefix: the ranks see different lists of frames; wait until the series is complete")
-    world.agree(error)
+    scan = None
+    if settings.harvest.collectSpots == "auto":
+        scan = world.attempt(lambda: read_scan(settings))
+        _check_series(scan.series, world)
+        settings = with_chosen_spots(settings, scan, world)
+    inputs = world.attempt(lambda: prepare(settings, scan))
+    _check_series(inputs.series, world)
     if world.rank == 0:
         for text in inputs.notes:
             logger.info("%s", text)
@@ -69,6 +72,15 @@ def harvest(settings: Settings, world: World) -> Path:
             logger.warning("%s", text)
     found = _read_frames(inputs, world)
     return _merge_and_write(settings, inputs, found, world)
+
+
+def _check_series(series: FrameSeries, world: World) -> None:
+    """Refuse a scan of which the ranks see different frames (collective)."""
+    listing = hashlib.sha256("\n".join(series.names).encode()).hexdigest()
+    error = None
+    if len(set(world.gather_all(listing))) > 1:
+        error = InputError("images_prefix: the ranks see different lists of frames; wait until the series is complete")
+    world.agree(error)
 
 
 def _read_frames(inputs: Inputs, world: World) -> _Found:

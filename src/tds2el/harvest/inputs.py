@@ -22,10 +22,45 @@ from tds2el.experiment.monitor import read_normalisation
 from tds2el.harvest.centre import read_shifts
 from tds2el.harvest.nodes import check_nodes, node_notes, node_warnings
 from tds2el.harvest.plan import Plan, make_plan, shifted_plan
-from tds2el.settings import CrystalSettings, FrameSettings, HarvestSettings, Settings
+from tds2el.settings import CrystalSettings, Experiment, FrameSettings, HarvestSettings, Settings
 
 # threshold_action "pixel" also drops this many pixels round each one above the threshold.
 PIXEL_BORDER = 2
+
+
+@dataclass(frozen=True)
+class ScanInputs:
+    """The scan and the shells, whatever the reflections.
+
+    Attributes
+    ----------
+    path : Path
+        The file to write.
+    geometry : Geometry
+    cell : Cell
+    series : FrameSeries
+    masks : FrameMasks
+    denominator : ndarray, shape (frames,)
+    background : Background or None
+    delta_min, delta_max : float
+        Å⁻¹.
+    threshold, saturation : float
+        Counts above the first or at least the second are over threshold.
+    notes : list of str
+    """
+
+    path: Path
+    geometry: Geometry
+    cell: Cell
+    series: FrameSeries
+    masks: FrameMasks
+    denominator: npt.NDArray[np.float64]
+    background: Background | None
+    delta_min: float
+    delta_max: float
+    threshold: float
+    saturation: float
+    notes: list[str]
 
 
 @dataclass
@@ -81,26 +116,23 @@ class Inputs:
     notes: list[str] = field(default_factory=list)
 
 
-def prepare(settings: Settings) -> Inputs:
+def prepare(settings: Settings, scan: ScanInputs | None = None) -> Inputs:
     """Read all but the frames, and plan the harvest.
+
+    Parameters
+    ----------
+    settings : Settings
+        With the reflections, not "auto".
+    scan : ScanInputs, optional
+        If it has been read already.
 
     Raises
     ------
     InputError
         For any fault of the inputs.
     """
-    path = output_path(settings)
+    path, experiment, _, cell, delta_min, delta_max = _required(settings)
     options, crystal = settings.harvest, settings.crystal
-    experiment, frames, lengths_and_angles = settings.experiment, settings.frames, crystal.cell
-    if experiment is None or frames is None or lengths_and_angles is None:
-        raise InputError("a harvest needs the experiment, the cell and images_prefix; give them in the par-files")
-    if options.DeltaQ_min is None or options.DeltaQ_max is None:
-        raise InputError("DeltaQ_min, DeltaQ_max: a harvest needs both; give them in the conf_file")
-    if options.centering_file is not None and os.path.realpath(options.centering_file) == os.path.realpath(path):
-        raise InputError(f"centering_file = {path}: save_to_file would overwrite it; give the new harvest another name")
-    cell = Cell(*lengths_and_angles)
-    unit = longest_reciprocal(cell)
-    delta_min, delta_max = options.DeltaQ_min * unit, options.DeltaQ_max * unit
     hkl, n_listed, source = reflections(options, crystal, cell)
     warnings = node_warnings(hkl, cell, crystal.centring, delta_max)
     notes = node_notes(hkl, cell, crystal.centring, delta_max)
@@ -108,20 +140,10 @@ def prepare(settings: Settings) -> Inputs:
         notes.append(f"{n_listed} reflections and {len(hkl) - n_listed} equivalent ones (REPLICA_COLLECTION)")
     notes.append(f"shells from {delta_min:.5f} to {delta_max:.5f} Å⁻¹; data go to {path}")
 
-    geometry = Geometry(experiment)
+    scan = scan or read_scan(settings)
+    notes += scan.notes
+    geometry, series = scan.geometry, scan.series
     row, column = geometry.direct_beam()
-    notes.append(f"direct beam at row {row:.2f}, column {column:.2f}")
-
-    series = open_frame_series(frames, experiment.angular_step)
-    background = read_background(frames, series.shape)
-    if background is not None:
-        notes.append(f"background of {background.n_frames} frames; {(~background.good).sum()} of its pixels are bad")
-    if frames.normalisation_file is not None:
-        denominator = read_normalisation(frames.normalisation_file, series)
-    else:
-        denominator = np.ones(series.n_frames)
-    threshold, saturation, text = _threshold(options.threshold, series.count_cutoff)
-    notes.append(text)
 
     nodes = hkl @ cell.B.T
     plan = make_plan(geometry, nodes, series.angle_index, delta_max, series.shape)
@@ -150,6 +172,49 @@ def prepare(settings: Settings) -> Inputs:
         n_listed=n_listed,
         source=source,
         series=series,
+        masks=scan.masks,
+        denominator=scan.denominator,
+        background=scan.background,
+        delta_min=delta_min,
+        delta_max=delta_max,
+        threshold=scan.threshold,
+        saturation=scan.saturation,
+        border=PIXEL_BORDER if options.threshold_action == "pixel" else -1,
+        plan=plan,
+        neighbours=neighbours,
+        warnings=warnings,
+        notes=notes,
+    )
+
+
+def read_scan(settings: Settings) -> ScanInputs:
+    """Read what does not depend on the reflections, all but the frames.
+
+    Raises
+    ------
+    InputError
+        For any fault of the inputs.
+    """
+    path, experiment, frames, cell, delta_min, delta_max = _required(settings)
+    geometry = Geometry(experiment)
+    row, column = geometry.direct_beam()
+    notes = [f"direct beam at row {row:.2f}, column {column:.2f}"]
+
+    series = open_frame_series(frames, experiment.angular_step)
+    background = read_background(frames, series.shape)
+    if background is not None:
+        notes.append(f"background of {background.n_frames} frames; {(~background.good).sum()} of its pixels are bad")
+    if frames.normalisation_file is not None:
+        denominator = read_normalisation(frames.normalisation_file, series)
+    else:
+        denominator = np.ones(series.n_frames)
+    threshold, saturation, text = _threshold(settings.harvest.threshold, series.count_cutoff)
+    notes.append(text)
+    return ScanInputs(
+        path=path,
+        geometry=geometry,
+        cell=cell,
+        series=series,
         masks=_masks(frames, series, background),
         denominator=denominator,
         background=background,
@@ -157,12 +222,24 @@ def prepare(settings: Settings) -> Inputs:
         delta_max=delta_max,
         threshold=threshold,
         saturation=saturation,
-        border=PIXEL_BORDER if options.threshold_action == "pixel" else -1,
-        plan=plan,
-        neighbours=neighbours,
-        warnings=warnings,
         notes=notes,
     )
+
+
+def _required(settings: Settings) -> tuple[Path, Experiment, FrameSettings, Cell, float, float]:
+    """What no harvest can do without: the file to write, experiment, frames, cell and radii in Å⁻¹."""
+    path = output_path(settings)
+    options = settings.harvest
+    experiment, frames, lengths_and_angles = settings.experiment, settings.frames, settings.crystal.cell
+    if experiment is None or frames is None or lengths_and_angles is None:
+        raise InputError("a harvest needs the experiment, the cell and images_prefix; give them in the par-files")
+    if options.DeltaQ_min is None or options.DeltaQ_max is None:
+        raise InputError("DeltaQ_min, DeltaQ_max: a harvest needs both; give them in the conf_file")
+    if options.centering_file is not None and os.path.realpath(options.centering_file) == os.path.realpath(path):
+        raise InputError(f"centering_file = {path}: save_to_file would overwrite it; give the new harvest another name")
+    cell = Cell(*lengths_and_angles)
+    unit = longest_reciprocal(cell)
+    return path, experiment, frames, cell, options.DeltaQ_min * unit, options.DeltaQ_max * unit
 
 
 def reflections(
@@ -183,10 +260,10 @@ def reflections(
     ------
     InputError
     """
-    if options.collectSpots == "auto":
-        raise InputError('collectSpots = "auto": is not available in this version; give a list of reflections')
     source = "collectSpots"
     listed = options.collectSpots
+    if isinstance(listed, str):
+        raise InputError('collectSpots = "auto": the reflections are not chosen yet')
     if listed is None and options.file_maxima is not None:
         source = "file_maxima"
         listed = tuple(reflections_of_file(options.file_maxima))

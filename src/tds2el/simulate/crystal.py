@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el import _core
-from tds2el.crystal.cell import Cell
-from tds2el.crystal.centring import allowed
 from tds2el.crystal.symmetry import PointGroup
 from tds2el.experiment.geometry import Geometry
+from tds2el.harvest.reach import brightest_apart, whole_passages
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -20,18 +19,8 @@ Indices = npt.NDArray[np.int64]
 _TERMS_OF_LEVELS = 20
 # Stream of random numbers that a seed gives for reflections.
 _REFLECTIONS = 3
-# Weaker ones than this fraction of the brightest tell little; what is left out of a model weighs most there.
-_FAINTEST = 0.03
-
-
-def allowed_nodes(cell: Cell, centring: str | None, radius: float) -> Indices:
-    """All allowed nodes but 000 with |G| ≤ radius (Å⁻¹), int array (n, 3) in ascending order of hkl."""
-    reach = np.ceil(radius * np.linalg.norm(cell.A, axis=1)).astype(int)
-    axes = [np.arange(-n, n + 1) for n in reach]
-    hkl = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    near = (np.linalg.norm(hkl @ cell.B.T, axis=1) <= radius) & hkl.any(axis=1)
-    hkl = hkl[near]
-    return np.asarray(hkl[allowed(hkl, centring)], dtype=np.int64)
+# Degrees between the directions of the chosen nodes.
+_SEPARATION = 10.0
 
 
 def squared_structure_factors(hkl: Indices, group: PointGroup, seed: int, decay: float) -> Array:
@@ -102,6 +91,11 @@ def halos(
     return Halos(hkl, nodes, structure, structure * S.reshape(len(nodes), -1).mean(axis=1))
 
 
+def choose_spots(candidates: Halos, number: int) -> Indices:
+    """The brightest nodes in directions that differ by at least 10°: (m, 3), m ≤ number."""
+    return candidates.hkl[brightest_apart(candidates.nodes, candidates.brightness, number, (_SEPARATION,))]
+
+
 def observable(
     nodes: Array, geometry: Geometry, shape: tuple[int, int], n_frames: int, ball: float
 ) -> npt.NDArray[np.bool_]:
@@ -119,49 +113,10 @@ def observable(
     -------
     ndarray of bool, shape (n,)
     """
-    wavelength = geometry.experiment.lmbda
-    rotations = geometry.lab_to_crystal(geometry.phi(np.arange(n_frames)))
-    # Lab vectors G R from the centre of the Ewald sphere: Q0 = (d + beam)/λ with |d| = 1.
-    from_centre = np.einsum("fij,ni->fnj", rotations, nodes) - geometry.beam / wavelength
-    distance = np.linalg.norm(from_centre, axis=-1) - 1 / wavelength
-    inside = np.abs(distance) < ball
-    sides = np.sign(distance)
-    crossings = np.sum(sides[1:] != sides[:-1], axis=0)
-    # A ball that grazes the sphere a second time, or is cut when the scan begins or ends, is no whole passage.
-    entries = np.sum(inside[1:] & ~inside[:-1], axis=0)
-    whole = (crossings == 1) & (entries == 1) & ~inside[0] & ~inside[-1]
-    middle = np.argmin(np.abs(distance), axis=0)
-    direction = from_centre[middle, np.arange(len(nodes))]
-    place = geometry.pixel_of(direction / np.linalg.norm(direction, axis=-1, keepdims=True))
-    margin = _pixels_of_ball(geometry, place, ball)
-    fits = (place >= margin[:, None]) & (place <= np.array(shape) - 1 - margin[:, None])
-    return np.asarray(whole & fits.all(axis=1))
-
-
-def choose_spots(candidates: Halos, number: int, separation: float = 10.0) -> Indices:
-    """The brightest nodes in directions that differ by at least `separation` degrees: (m, 3), m ≤ number.
-
-    Directions along ±G give the same halo; well-spread ones determine all constants.
-    """
-    chosen: list[int] = []
-    units = candidates.nodes / np.linalg.norm(candidates.nodes, axis=1, keepdims=True)
-    limit = np.cos(np.deg2rad(separation))
-    enough = _FAINTEST * candidates.brightness.max(initial=0)
-    for index in np.argsort(-candidates.brightness, kind="stable"):
-        if candidates.brightness[index] < enough or len(chosen) == number:
-            break
-        if np.all(np.abs(units[chosen] @ units[index]) < limit):
-            chosen.append(int(index))
-    return candidates.hkl[chosen]
-
-
-def _pixels_of_ball(geometry: Geometry, place: Array, ball: float) -> Array:
-    """Radius in pixels of a ball round a node that is seen at a place on the detector, on the safe side."""
-    plane = (place - geometry.origin) @ geometry.pixel_to_plane.T
-    e = geometry.experiment
-    distance2 = e.dist**2 + np.sum(plane**2, axis=-1)
-    # Oblique incidence stretches by (r/dist) beyond the distance r.
-    return np.asarray(1.1 * ball * e.lmbda * distance2 / e.dist / e.pixel_size)
+    passages = whole_passages(geometry, nodes, np.arange(n_frames, dtype=float), ball, shape)
+    seen = np.zeros(len(nodes), dtype=np.bool_)
+    seen[passages.node[passages.only]] = True
+    return seen
 
 
 def _sphere(number: int) -> Array:

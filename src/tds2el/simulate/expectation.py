@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tds2el import _core
 from tds2el.crystal.cell import longest_reciprocal
-from tds2el.crystal.centring import allowed
+from tds2el.crystal.centring import allowed, allowed_nodes
 from tds2el.crystal.elasticity import TensorStructure, tensor_structure
 from tds2el.crystal.frames import rotate, standard_frame
 from tds2el.crystal.symmetry import PointGroup, point_group
@@ -20,7 +20,6 @@ from tds2el.model.quantum import thermal_stiffness
 from tds2el.simulate.crystal import (
     Halos,
     Indices,
-    allowed_nodes,
     choose_spots,
     halos,
     observable,
