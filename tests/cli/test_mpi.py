@@ -201,14 +201,18 @@ def test_interrupted_while_it_reads(scan, ranks):
         text=True,
     ) as process:
         opened = None
-        while opened is None:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.02)
-            with contextlib.suppress(OSError):  # until the run opens it to read
-                opened = os.open(scan.frame(scan.visited), os.O_WRONLY | os.O_NONBLOCK)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-        os.close(opened)
+        try:
+            while opened is None:
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.02)
+                with contextlib.suppress(OSError):  # until the run opens it to read
+                    opened = os.open(scan.frame(scan.visited), os.O_WRONLY | os.O_NONBLOCK)
+            time.sleep(0.3)  # until it waits: Python sees a signal just before a blocking call only after the call
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+            os.close(opened)
+        finally:
+            process.kill()  # or a failure would be waited for without end
     assert process.returncode == 130
     assert "Traceback" not in err
     assert scan.harvest.read_bytes() == before

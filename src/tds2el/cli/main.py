@@ -63,6 +63,9 @@ def _run(command: ModuleType, name: str, words: list[str]) -> int:
             logging.getLogger("tds2el").debug("error: %s", error)  # for the log file, if there is one by now
         return BAD_INPUT
     except KeyboardInterrupt:
+        # A launcher sends more than one signal; the way out is not to be interrupted in its turn.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         if world.rank == 0:
             print("tds2el: interrupted; files that were not finished are as they were before", file=sys.stderr)
             logging.getLogger("tds2el").debug("interrupted")

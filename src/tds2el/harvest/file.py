@@ -275,6 +275,8 @@ class HarvestFile:
             counts, correction, q = (
                 self._file[f"entry/{group}/{name}"][start:stop] for name in ("counts", "correction", "Q")
             )
+        if not (np.isfinite(q).all() and (correction > 0).all() and (counts >= 0).all()):
+            raise InputError(f"{self.path}: damaged: impossible numbers among its points; harvest again")
         return counts, correction, q
 
     def _places(
