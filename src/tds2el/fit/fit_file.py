@@ -157,6 +157,7 @@ def _write_corrections(entry: h5py.Group, found: CorrectionTable) -> None:
     _strings(group, "name", found.names)
     _strings(group, "status", found.status)
     _strings(group, "notes", list(found.notes))
+    _strings(group, "moved", list(found.moved))
     for name in ("start", "correction", "sigma", "lower", "upper", "value"):
         _dataset(group, name, getattr(found, name), "of the option")
 

@@ -396,10 +396,11 @@ class Minimiser:
         """Refuse a point at which the data do not determine the parameters; `astray`: elsewhere they did."""
         names = ", ".join(self._weakest(system))
         if names and astray:
+            wrong = ", free more of it or set fit_centres = True" if self._common.retuning is not None else ""
             raise InputError(
-                f"the fit went astray, to where the data do not determine {names}: the shells hold more than the halos "
-                "of this crystal; check geometry and centres (show_hkls), mask what is foreign or set reject = 6, and "
-                "give background frames if the background has structure"
+                f"the fit went astray, to where the data do not determine {names}: the halos are elsewhere or the "
+                f"shells hold more than them; check geometry and centres (show_hkls){wrong}, mask what is foreign or "
+                "set reject = 6, and give background frames if the background has structure"
             )
         if names:
             raise InputError(

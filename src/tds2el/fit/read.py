@@ -126,6 +126,7 @@ class IterationTable:
     damping: Array
     accepted: Mask
     constants: Array
+    corrections: Array
     converged: bool
 
 
@@ -321,7 +322,7 @@ def _spots(group: h5py.Group) -> SpotTable:
 
 
 def _iterations(group: h5py.Group) -> IterationTable:
-    columns = ("deviance", "predicted", "damping", "accepted", "constants")
+    columns = ("deviance", "predicted", "damping", "accepted", "constants", "corrections")
     return IterationTable(**{name: group[name][()] for name in columns}, converged=bool(group.attrs["converged"]))
 
 
@@ -331,6 +332,7 @@ def _corrections(group: h5py.Group) -> CorrectionTable:
         names=_strings(group["name"]),
         status=_strings(group["status"]),
         notes=tuple(_strings(group["notes"])),
+        moved=tuple(_strings(group["moved"])),
         **{name: group[name][()] for name in columns},
     )
 

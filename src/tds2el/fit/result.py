@@ -128,6 +128,8 @@ class CorrectionTable:
         fitted, tied, fixed, held (the data do not determine it), at lower bound or at upper bound.
     notes : tuple of str
         What was tied or held because of the crystal's symmetry.
+    moved : tuple of str
+        Those that the steps of the fit move, the columns of `Iteration.geometry`; others are tied to them or fixed.
     """
 
     names: list[str]
@@ -138,6 +140,7 @@ class CorrectionTable:
     upper: Array
     status: list[str]
     notes: tuple[str, ...]
+    moved: tuple[str, ...] = ()
 
     @property
     def value(self) -> Array:
@@ -354,6 +357,7 @@ def _corrections(minimum: Minimum, sigma: Array, inside: Mask) -> CorrectionTabl
             for n in shown
         ],
         notes=retuning.notes,
+        moved=tuple(retuning.names),
     )
 
 

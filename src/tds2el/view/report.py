@@ -390,7 +390,7 @@ def _spots(fit: FitFile) -> str:
 
 def _course(fit: FitFile) -> list[str]:
     """The passes over the points; many constants make several tables, for paper is not wide."""
-    found, names = fit.iterations, fit.constants.names
+    found = fit.iterations
     passes: list[Cell] = [Number(str(n + 1), n + 1) for n in range(len(found.deviance))]
     steps: dict[str, list[Cell]] = {
         "Pass": passes,
@@ -400,11 +400,16 @@ def _course(fit: FitFile) -> list[str]:
         "Step": ["accepted" if accepted else "rejected" for accepted in found.accepted],
     }
     tables = [_table_of("Steps", steps)]
-    for first in range(0, len(names), MOST_COLUMNS):
-        columns = {"Pass": passes}
-        for i, name in enumerate(names[first : first + MOST_COLUMNS], first):
-            columns[name] = [Number(f"{x:.4f}", float(x)) for x in found.constants[:, i]]
-        tables.append(_table_of("Constants after each pass, GPa", columns))
+    moved = fit.corrections.moved if fit.corrections else ()
+    for caption, names, values, digits in (
+        ("Constants after each pass, GPa", fit.constants.names, found.constants, 4),
+        ("Corrections after each pass, in the units of the options", moved, found.corrections, 6),
+    ):
+        for first in range(0, len(names), MOST_COLUMNS):
+            columns = {"Pass": passes}
+            for i, name in enumerate(names[first : first + MOST_COLUMNS], first):
+                columns[name] = [Number(f"{x:.{digits}f}", float(x)) for x in values[:, i]]
+            tables.append(_table_of(caption, columns))
     return [details(f"{len(passes)} passes over the points", tables)]
 
 
