@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,6 +13,11 @@ from tds2el.model.device import select_device
 from tds2el.model.engine import Columns, Piece, Points
 from tds2el.model.numpy_engine import model_columns
 from tds2el.model.quantum import quantum_sum
+
+
+def pytest_configure() -> None:
+    # A shell's background job inherits an ignored SIGINT, and so would all that the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _simulated_points(
