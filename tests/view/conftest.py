@@ -104,6 +104,7 @@ def _fit(**changes: object) -> FitFile:
             damping=np.zeros(2),
             accepted=np.array([True, False]),
             constants=np.array([1.1 * VALUES, VALUES]),
+            corrections=np.zeros((2, 0)),
             converged=True,
         ),
         corrections=None,

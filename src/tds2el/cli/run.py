@@ -240,7 +240,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
             name for name in (*missing, "A_variables") if settings.where[name].startswith(settings.input_file.name)
         ]
         if elsewhere:
-            log.warning("%s also stand in %s: take them out there", ", ".join(elsewhere), settings.input_file)
+            log.warning("take out of %s before its next use: %s", settings.input_file, ", ".join(elsewhere))
     if settings.view.visSim:
         from tds2el.view.cubes import CUBES, first_of_each_orbit, write_cubes
 
