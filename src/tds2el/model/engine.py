@@ -132,6 +132,8 @@ class Columns:
         Three columns q, after S and 1: a linear baseline.
     background : bool
         One column B/κ: a free τ; needs `Points.background`.
+    entries : ndarray of bool, shape (6, 6), optional
+        Which entries of C can differ from 0; None: all.
     """
 
     derivatives: Array
@@ -145,6 +147,7 @@ class Columns:
     centre: bool = False
     slope: bool = False
     background: bool = False
+    entries: npt.NDArray[np.bool_] | None = None
 
     @property
     def geometry(self) -> int:

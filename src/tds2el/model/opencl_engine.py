@@ -26,8 +26,11 @@ VECTOR = 8
 GPU_LOCAL = 128
 CPU_CHUNK = 8192
 GPU_CHUNK = 32768
+"""Largest number of pixels per work-group on a GPU; fewer where there would not be work for all of it."""
+GROUPS_PER_UNIT = 32
 FLOAT_CHUNK = 256
 """Pixels per float32 partial sum on devices without double precision."""
+OPTIONS: list[str] = []
 BLOB_SIZE = 13
 """Floats per blob: node, shift of q, factor, baseline, floor, τ, slope."""
 CORRECTION = 4
@@ -80,10 +83,15 @@ class OpenCLEngine:
             self._queue = cl.CommandQueue(self._context)
             # Compilers talk even when all is well (and -w silences only some): what they say of errors is an exception.
             warnings.simplefilter("ignore", cl.CompilerWarning)
-            program = cl.Program(self._context, source).build(options=["-w"])
+            program = cl.Program(self._context, source).build(options=["-w", *OPTIONS])
             self._gram = cl.Kernel(program, "gram")
             self._intensity = cl.Kernel(program, "intensity")
-        self._chunk = FLOAT_CHUNK if not self._double else CPU_CHUNK if cpu else GPU_CHUNK
+            self._add_chunks = cl.Kernel(program, "add_chunks") if self._double else None
+        self._chunk = FLOAT_CHUNK
+        if self._double:
+            share = int(points.sizes.sum()) // (GROUPS_PER_UNIT * device.max_compute_units)
+            fair = max(16 * self._local, share // self._local * self._local)
+            self._chunk = CPU_CHUNK if cpu else min(GPU_CHUNK, fair)
         with self._errors():
             self._load(device)
 
@@ -92,24 +100,23 @@ class OpenCLEngine:
         cl, width = self._cl, self._columns.count
         n_blobs = len(self._points.nodes)
         with self._errors():
-            cl.enqueue_copy(self._queue, self._centres_buffer, self._centres.astype(np.float32))
             n_max = self._upload_state(state)
+            values, places = self._split()
             self._gram.set_args(
-                *self._pixels,
-                *self._motion,
+                *values,
                 self._chunks_buffer,
                 self._blobs,
                 self._centres_buffer,
                 self._tensor,
-                self._quantum,
                 np.int32(n_max),
                 self._sums_buffer,
+                *places,
+                *self._motion,
             )
             cl.enqueue_nd_range_kernel(self._queue, self._gram, (len(self._chunks) * self._local,), (self._local,))
-            cl.enqueue_copy(self._queue, self._partial, self._sums_buffer)
-        total = np.add.reduceat(self._partial.astype(np.float64, copy=False), self._first_chunk, axis=0)
+            total = self._totals()
         gram = np.zeros((n_blobs, width, width))
-        rows, columns = np.tril_indices(width)
+        rows, columns = self._lower
         gram[:, rows, columns] = gram[:, columns, rows] = total[:, :-2]
         if not self._double:
             gram = self._uncentre(gram)
@@ -125,22 +132,38 @@ class OpenCLEngine:
             n_max = self._upload_state(state)
             output = cl.Buffer(self._context, flags.WRITE_ONLY, s.nbytes)
             chunks_buffer = cl.Buffer(self._context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=chunks)
-            places = self._pixels[-4:] if self._columns.motion else []
             self._intensity.set_args(
                 *self._pixels[:3],
-                *places,
-                *self._motion,
                 chunks_buffer,
                 self._blobs,
                 self._tensor,
-                self._quantum,
                 np.int32(n_max),
                 np.uint64(start),
                 output,
+                *self._split()[1],
+                *self._motion,
             )
             cl.enqueue_nd_range_kernel(self._queue, self._intensity, (len(chunks) * self._local,), (self._local,))
             cl.enqueue_copy(self._queue, s, output)
         return s[:size].astype(float)
+
+    def _split(self) -> tuple[list[Any], list[Any]]:
+        """The arrays of pixels: values, and where the pixels are."""
+        places = 4 * self._columns.motion
+        return self._pixels[: len(self._pixels) - places], self._pixels[len(self._pixels) - places :]
+
+    def _totals(self) -> Array:
+        """Sums of each blob, (n_blobs, sums), from those of its chunks."""
+        cl = self._cl
+        if not self._double:
+            partial = np.empty((len(self._chunks), self._n_sums), dtype=np.float32)
+            cl.enqueue_copy(self._queue, partial, self._sums_buffer)
+            return np.asarray(np.add.reduceat(partial.astype(np.float64), self._first_chunk[:-1], axis=0))
+        total = np.empty((len(self._first_chunk) - 1, self._n_sums))
+        self._add_chunks.set_args(self._sums_buffer, self._first_chunk_buffer, self._totals_buffer)
+        cl.enqueue_nd_range_kernel(self._queue, self._add_chunks, (total.size,), None)
+        cl.enqueue_copy(self._queue, total, self._totals_buffer)
+        return total
 
     def use(self, blob: int, used: npt.NDArray[np.bool_]) -> None:
         """Say which pixels (n,) of a blob count from now on, of those that the points came with."""
@@ -201,17 +224,21 @@ class OpenCLEngine:
             ],
             dtype=np.uint64,
         )
-        self._first_chunk = np.searchsorted(self._chunks[:, 0], np.arange(len(points.sizes)))
+        self._first_chunk = np.searchsorted(self._chunks[:, 0], np.arange(len(points.sizes) + 1)).astype(np.uint32)
         width = self._columns.count
-        n_sums = width * (width + 1) // 2 + 2
-        self._partial = np.empty((len(self._chunks), n_sums), dtype=np.float64 if self._double else np.float32)
+        self._lower = np.tril_indices(width)
+        self._n_sums = len(self._lower[0]) + 2
+        item = 8 if self._double else 4
         self._chunks_buffer = cl.Buffer(self._context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=self._chunks)
-        self._sums_buffer = cl.Buffer(self._context, flags.WRITE_ONLY, self._partial.nbytes)
+        self._first_chunk_buffer = cl.Buffer(
+            self._context, flags.READ_ONLY | flags.COPY_HOST_PTR, hostbuf=self._first_chunk
+        )
+        self._sums_buffer = cl.Buffer(self._context, flags.READ_WRITE, len(self._chunks) * self._n_sums * item)
+        self._totals_buffer = cl.Buffer(self._context, flags.WRITE_ONLY, len(points.sizes) * self._n_sums * item)
         self._blobs = cl.Buffer(self._context, flags.READ_ONLY, 4 * BLOB_SIZE * len(points.nodes))
         self._centres = np.zeros((len(points.nodes), width - 1))
         self._centres_buffer = cl.Buffer(self._context, flags.READ_ONLY, 4 * self._centres.size)
-        self._tensor = cl.Buffer(self._context, flags.READ_ONLY, 2 * 36 * 4)
-        self._quantum = cl.Buffer(self._context, flags.READ_ONLY, 16)
+        self._tensor = cl.Buffer(self._context, flags.READ_ONLY, (2 * 36 + 4) * 4)
         c = self._columns
         n_motion = 80 + 9 * (c.turns + c.planes) + 3 * c.beams
         self._motion = [cl.Buffer(self._context, flags.READ_ONLY, 4 * n_motion)] if c.motion else []
@@ -237,7 +264,8 @@ class OpenCLEngine:
         """Everything that depends on the state; returns the number of explicit terms of the quantum sum."""
         points, c, n_blobs = self._points, self._conditions, len(self._points.nodes)
         quantum = quantum_sum(state.tensor, points.q_max, c.temperature, c.density, TOLERANCE)
-        tensor = np.stack([christoffel_coefficients(state.tensor), state.tensor]).astype(np.float32)
+        coefficients = christoffel_coefficients(state.tensor)
+        tensor = np.concatenate([coefficients.ravel(), state.tensor.ravel(), [quantum.a, *quantum.tail]])
         blobs = np.column_stack(
             [
                 points.nodes if state.nodes is None else state.nodes,
@@ -248,17 +276,18 @@ class OpenCLEngine:
                 np.ones(n_blobs) if state.background is None else state.background,
                 np.zeros((n_blobs, 3)) if state.slope is None else state.slope,
             ]
-        ).astype(np.float32)
-        uploads = [
-            (self._tensor, tensor),
-            (self._quantum, np.array([quantum.a, *quantum.tail], dtype=np.float32)),
-            (self._blobs, blobs),
-        ]
+        )
+        uploads = [(self._tensor, tensor), (self._blobs, blobs)]
+        if not self._double:
+            uploads.append((self._centres_buffer, self._centres))
         if self._columns.motion:
             assert state.motion is not None
             uploads.append((self._motion[0], _packed(state.motion)))
-        for buffer, values in uploads:
-            self._cl.enqueue_copy(self._queue, buffer, values)
+        # Events hold the arrays, and wait when they go: until the next state.
+        self._uploads = [
+            self._cl.enqueue_copy(self._queue, buffer, values.astype(np.float32), is_blocking=False)
+            for buffer, values in uploads
+        ]
         return quantum.n_max
 
     def _uncentre(self, gram: Array) -> Array:
@@ -279,10 +308,8 @@ def _padded(size: int, vector: int) -> int:
     return -(-int(size) // vector) * vector
 
 
-def _packed(motion: Motion) -> npt.NDArray[np.float32]:
+def _packed(motion: Motion) -> Array:
     """The motion in the order in which the kernel reads it."""
     parts = (motion.turn, motion.turn_change, motion.plane, motion.plane_change, motion.beam, motion.beam_change)
     waves = np.array([motion.wave_number, motion.wave_number_change])
-    return np.concatenate([np.ravel(a) for a in (*parts, waves, motion.turns, motion.planes, motion.beams)]).astype(
-        np.float32
-    )
+    return np.concatenate([np.ravel(a) for a in (*parts, waves, motion.turns, motion.planes, motion.beams)])
