@@ -137,8 +137,7 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void gram(__global c
     double block[4][4] = {{0}};
     double deviance = 0, low = 0;
     size_t task = lane % TASKS, part = lane / TASKS;
-    int row = 0;
-    while ((row + 1) * (row + 2) / 2 <= task) ++row;
+    int row = (int)((sqrt(8.0f * task + 1.5f) - 1.0f) * 0.5f);  // of the triangle of blocks; a little more than exact
     int column = task - row * (row + 1) / 2;
     __local double *own = tile + lane * STRIDE;
     for (int k = N_COLUMNS; k < STRIDE && lane < TILE; ++k) own[k] = 0;

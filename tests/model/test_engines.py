@@ -25,14 +25,28 @@ def _state(points: Points, baseline: float = 1.0) -> State:
     return State(tensor, np.full(n, 0.3), np.full(n, baseline))
 
 
+TRICLINIC_BASIS = np.array(
+    [np.eye(6)[i][:, None] * np.eye(6)[j] + (i != j) * np.eye(6)[j][:, None] * np.eye(6)[i]
+     for i in range(6) for j in range(i, 6)]
+)  # fmt: skip
+# Few columns, whose sums fit registers, the same without the tensor's zeros, and many, which share local memory on a GPU.
+CHOICES = {
+    "few": COLUMNS,
+    "no zeros": replace(COLUMNS, entries=CALCITE_BASIS.any(axis=0)),
+    "many": Columns(TRICLINIC_BASIS, scale=True, centre=True),
+}
+
+
 @pytest.mark.parametrize("double", [True, False])
-@pytest.mark.parametrize("relative_error", [0.0, 0.05])
-@pytest.mark.parametrize("baseline", [1.0, -0.6])
-def test_sums_agree(calcite_points, device, double, relative_error, baseline):
+@pytest.mark.parametrize("vectors", [True, False])
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(("relative_error", "baseline"), [(0.0, 1.0), (0.05, 1.0), (0.0, -0.6), (0.05, -0.6)])
+def test_sums_agree(calcite_points, device, double, vectors, choice, relative_error, baseline):
     points = calcite_points(blobs=3, size=5001, mean=2.0, seed=1)
+    columns, conditions = CHOICES[choice], replace(THERMAL, relative_error=relative_error)
     state = _state(points, baseline)
-    expected = NumpyEngine(points, COLUMNS, replace(THERMAL, relative_error=relative_error)).evaluate(state)
-    engine = OpenCLEngine(device, points, COLUMNS, replace(THERMAL, relative_error=relative_error), double=double)
+    expected = NumpyEngine(points, columns, conditions).evaluate(state)
+    engine = OpenCLEngine(device, points, columns, conditions, double=double, vectors=vectors)
     engine.evaluate(state)  # the float32 engine learns its centres
     found = engine.evaluate(state)
     assert (expected.below_floor.sum() > 0) == (baseline < 0)

@@ -23,14 +23,17 @@ Array = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-8
 VECTOR = 8
-GPU_LOCAL = 128
-CPU_CHUNK = 8192
-GPU_CHUNK = 32768
-"""Largest number of pixels per work-group on a GPU; fewer where there would not be work for all of it."""
-GROUPS_PER_UNIT = 32
+REGISTER_COLUMNS = 13
+"""Up to so many columns a work-item of a GPU keeps all its sums in registers."""
+REGISTER_LOCAL, BLOCKED_LOCAL = 384, 128
+"""Work-items per group. 384 share 65536 registers such that each gets the 168 that 9 columns take: fewer, or more of
+fewer registers, are slower."""
+CPU_CHUNK, GPU_CHUNK = 8192, 32768
+"""Pixels per work-group; on a GPU fewer where there would not be work for all of it."""
+REGISTER_GROUPS, BLOCKED_GROUPS = 4, 16
+"""Groups that each compute unit of a GPU should have at least."""
 FLOAT_CHUNK = 256
 """Pixels per float32 partial sum on devices without double precision."""
-OPTIONS: list[str] = []
 BLOB_SIZE = 13
 """Floats per blob: node, shift of q, factor, baseline, floor, τ, slope."""
 CORRECTION = 4
@@ -48,6 +51,8 @@ class OpenCLEngine:
     conditions : Conditions
     double : bool, optional
         Sum in double; by default where the device can.
+    vectors : bool, optional
+        Take the program for CPUs, vectors of 8 pixels, or that for GPUs; by default what the device is.
 
     Raises
     ------
@@ -56,16 +61,27 @@ class OpenCLEngine:
     """
 
     def __init__(
-        self, device: Any, points: Points, columns: Columns, conditions: Conditions, *, double: bool | None = None
+        self,
+        device: Any,
+        points: Points,
+        columns: Columns,
+        conditions: Conditions,
+        *,
+        double: bool | None = None,
+        vectors: bool | None = None,
     ) -> None:
         import pyopencl as cl
 
         self._cl = cl
         self._points, self._columns, self._conditions = points, columns, conditions
         self._floors = points.floors
-        cpu = bool(device.type & cl.device_type.CPU)
-        self._vector, self._local = (VECTOR, 1) if cpu else (1, GPU_LOCAL)
+        cpu = bool(device.type & cl.device_type.CPU) if vectors is None else vectors
         self._double = bool(device.double_fp_config) if double is None else double
+        blocked = not cpu and self._double and columns.count > REGISTER_COLUMNS
+        local, groups = (BLOCKED_LOCAL, BLOCKED_GROUPS) if blocked else (REGISTER_LOCAL, REGISTER_GROUPS)
+        if device.max_work_group_size < local or not self._double:
+            local = BLOCKED_LOCAL
+        self._vector, self._local = (VECTOR, 1) if cpu else (1, local)
         self.description = f"{device.name.strip()} ({device.platform.name.strip()}), float32" + (
             " with double sums" if self._double else " in blocks"
         )
@@ -77,19 +93,20 @@ class OpenCLEngine:
             vector=self._vector,
             double=self._double,
             local=self._local,
+            blocked=blocked,
         )
         with self._errors(), warnings.catch_warnings():
             self._context = cl.Context([device])
             self._queue = cl.CommandQueue(self._context)
             # Compilers talk even when all is well (and -w silences only some): what they say of errors is an exception.
             warnings.simplefilter("ignore", cl.CompilerWarning)
-            program = cl.Program(self._context, source).build(options=["-w", *OPTIONS])
+            program = cl.Program(self._context, source).build(options=["-w"])
             self._gram = cl.Kernel(program, "gram")
             self._intensity = cl.Kernel(program, "intensity")
             self._add_chunks = cl.Kernel(program, "add_chunks") if self._double else None
         self._chunk = FLOAT_CHUNK
         if self._double:
-            share = int(points.sizes.sum()) // (GROUPS_PER_UNIT * device.max_compute_units)
+            share = int(points.sizes.sum()) // (groups * device.max_compute_units)
             fair = max(16 * self._local, share // self._local * self._local)
             self._chunk = CPU_CHUNK if cpu else min(GPU_CHUNK, fair)
         with self._errors():
@@ -159,6 +176,7 @@ class OpenCLEngine:
             partial = np.empty((len(self._chunks), self._n_sums), dtype=np.float32)
             cl.enqueue_copy(self._queue, partial, self._sums_buffer)
             return np.asarray(np.add.reduceat(partial.astype(np.float64), self._first_chunk[:-1], axis=0))
+        assert self._add_chunks is not None
         total = np.empty((len(self._first_chunk) - 1, self._n_sums))
         self._add_chunks.set_args(self._sums_buffer, self._first_chunk_buffer, self._totals_buffer)
         cl.enqueue_nd_range_kernel(self._queue, self._add_chunks, (total.size,), None)
@@ -264,6 +282,9 @@ class OpenCLEngine:
         """Everything that depends on the state; returns the number of explicit terms of the quantum sum."""
         points, c, n_blobs = self._points, self._conditions, len(self._points.nodes)
         quantum = quantum_sum(state.tensor, points.q_max, c.temperature, c.density, TOLERANCE)
+        entries = self._columns.entries
+        if entries is not None and state.tensor[~entries].any():
+            raise ValueError("the tensor has entries that the columns exclude")
         coefficients = christoffel_coefficients(state.tensor)
         tensor = np.concatenate([coefficients.ravel(), state.tensor.ravel(), [quantum.a, *quantum.tail]])
         blobs = np.column_stack(

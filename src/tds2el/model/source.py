@@ -1,8 +1,7 @@
 """Writes the part of the OpenCL program that depends on the tensor's structure.
 
-The kernel needs only those products ε_I ε_J that enter some ∂S/∂p, and only those entries of the tensor that are not 0 in
-every crystal of the structure; the macros below list and combine them, and the compiler sees straight-line code for the
-crystal at hand.
+The kernel needs only those products ε_I ε_J that enter some ∂S/∂p, and only those entries of the tensor that can differ
+from 0; the macros below list and combine them, and the compiler sees straight-line code for the crystal at hand.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from tds2el.model.engine import Columns
 
 Array = npt.NDArray[np.float64]
 
-REGISTER_COLUMNS = 13
-"""Up to so many columns a GPU keeps all sums of a work-item in registers."""
 LOCAL_BYTES = 40_000
 """Of local memory that the columns of a tile of pixels may take, of the 48 KiB that GPUs have at least."""
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
@@ -61,10 +58,26 @@ def _derivative_macros(derivatives: Array) -> str:
 
 
 def program_source(
-    columns: Columns, *, background: bool, relative_error: float, vector: int, double: bool, local: int
+    columns: Columns, *, background: bool, relative_error: float, vector: int, double: bool, local: int, blocked: bool
 ) -> str:
-    """The whole OpenCL program for one device and one choice of columns."""
-    blocked = local > 1 and double and columns.count > REGISTER_COLUMNS
+    """The whole OpenCL program for one device and one choice of columns.
+
+    Parameters
+    ----------
+    columns : Columns
+    background : bool
+        Whether pixels have a background.
+    relative_error : float
+        ε in the variance m + (ε m)².
+    vector : int
+        Pixels per work-item and step: 8 or 1.
+    double : bool
+        Whether products and sums are in double.
+    local : int
+        Work-items per group.
+    blocked : bool
+        Whether a group shares its sums through local memory; needs `double`, ``vector = 1`` and a local of 128 or more.
+    """
     tile = local
     while 8 * tile * (4 * -(-columns.count // 4) + 1) > LOCAL_BYTES:
         tile //= 2
