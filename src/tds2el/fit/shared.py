@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from tds2el.fit.data import FitData, harvest_points, point_sums
 from tds2el.harvest.file import HarvestFile
+from tds2el.harvest.quality import quality_sums
 from tds2el.model.device import identity_of, make_engine, select_device
 from tds2el.model.engine import Columns, Conditions, Engine, Points, State, Sums
 from tds2el.model.shared_engine import EngineShare, SharedEngine
@@ -31,6 +32,10 @@ class HarvestShare:
     def __init__(self, harvest: HarvestFile, world: World) -> None:
         self._harvest, self._world = harvest, world
         self._part: EngineShare | None = None
+
+    def quality_sums(self) -> tuple[npt.NDArray[np.bool_], Array]:
+        """See `tds2el.harvest.quality.quality_sums`."""
+        return quality_sums(self._harvest, self._world.rank, self._world.size)
 
     def sums(self, blobs: Integers, nred: int) -> Array:
         """See `tds2el.fit.data.point_sums`."""
