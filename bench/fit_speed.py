@@ -48,10 +48,12 @@ def synthetic_points(n_points: int, hkl: np.ndarray, pixels: bool) -> Points:
     size = n_points // n_blobs
     nodes = hkl @ CELL.B.T
 
-    def pieces(blob: int) -> Iterator[Piece]:
-        for start in range(0, size, PIECE):
-            n = min(PIECE, size - start)
-            random = np.random.default_rng([blob, start])
+    def pieces(blob: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        end = size if stop is None else min(size, stop)
+        for begin in range(start - start % PIECE, end, PIECE):
+            part = slice(max(start - begin, 0), end - begin)
+            n = min(PIECE, size - begin)
+            random = np.random.default_rng([blob, begin])
             q = random.normal(size=(n, 3))
             q *= (random.uniform(0.0093, 0.035, n) / np.linalg.norm(q, axis=1))[:, None]
             shape = 3e-4 / np.sum(q * q, axis=1)
@@ -59,7 +61,8 @@ def synthetic_points(n_points: int, hkl: np.ndarray, pixels: bool) -> Points:
             if pixels:
                 where = {"row": random.uniform(0, 600, n), "column": random.uniform(0, 480, n),
                          "phi": random.uniform(0, 90, n)}  # fmt: skip
-            yield Piece(q, random.poisson(shape + 2).astype(float), np.ones(n), **where)
+            counts = random.poisson(shape + 2).astype(float)
+            yield Piece(*(a[part] for a in (q, counts, np.ones(n))), **{k: a[part] for k, a in where.items()})
 
     mean = np.array([next(pieces(blob)).counts.mean() for blob in range(n_blobs)])
     return Points(nodes, np.full(n_blobs, size), mean, np.ones(n_blobs), 0.035, pieces, 0.009, pixels=pixels)

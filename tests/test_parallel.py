@@ -76,6 +76,23 @@ except InputError as error:
 
 
 @needs_mpirun
+@pytest.mark.parametrize(("first", "cores"), [("8 * rank", "8 8 8"), ("8 * (rank // 2)", "4 4 8"), ("0", "2 2 2")])
+def test_ranks_share_the_cores_that_they_have_in_common(first, cores):
+    """Each with its own 8, two on the same 8, all on the same."""
+    program = f"""
+import os
+rank = int(os.environ["PMI_RANK"])
+os.sched_getaffinity = lambda _: set(range({first}, {first} + 8))
+from tds2el.parallel import connect
+world = connect()
+found = world.gather_all(world.cores)
+if world.rank == 0:
+    print(*found)
+"""
+    assert python(program, MPIRUN, "-n", "3").stdout.strip() == cores
+
+
+@needs_mpirun
 def test_arrays_travel_in_pieces():
     program = """
 import numpy as np

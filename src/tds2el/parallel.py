@@ -40,6 +40,8 @@ class World:
         This process among those on the same node: they share its cores and devices.
     comm : mpi4py.MPI.Comm or None
         None for a single process.
+    neighbours : int, optional
+        Ranks, this one included, that may use any of its cores; by default all of the node.
     """
 
     rank: int = 0
@@ -47,11 +49,12 @@ class World:
     node_rank: int = 0
     node_size: int = 1
     comm: Any = None
+    neighbours: int | None = None
 
     @property
     def cores(self) -> int:
-        """Cores for this rank: those that it may use, shared among the ranks of the node."""
-        return max(1, len(os.sched_getaffinity(0)) // self.node_size)
+        """Cores for this rank: those that it may use, shared among the ranks that may use them too."""
+        return max(1, len(os.sched_getaffinity(0)) // (self.neighbours or self.node_size))
 
     def agree(self, error: Exception | None) -> None:
         """Raise the error of the lowest failing rank on every rank (collective).
@@ -147,7 +150,10 @@ def connect(environment: Mapping[str, str] = os.environ) -> World:
     if comm.Get_size() == 1:
         return World()
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    world = World(comm.Get_rank(), comm.Get_size(), node.Get_rank(), node.Get_size(), comm)
+    # Launchers may give every rank cores of its own.
+    cores = os.sched_getaffinity(0)
+    neighbours = sum(not cores.isdisjoint(others) for others in node.allgather(cores))
+    world = World(comm.Get_rank(), comm.Get_size(), node.Get_rank(), node.Get_size(), comm, neighbours)
     node.Free()
     return world
 

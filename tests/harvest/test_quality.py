@@ -1,5 +1,7 @@
 """Figures of spots, against brute force over their points and halos of known shape; and the table that lists them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -15,11 +17,13 @@ def cell_of(q):
     return int(band), int(np.rad2deg(np.arctan2(q[1], q[0])) % 360 // 45)
 
 
-@pytest.mark.parametrize("piece", [1 << 20, 100, 7])
-def test_against_brute_force(scan, monkeypatch, piece):
+@pytest.mark.parametrize(("piece", "ranks"), [(1 << 20, 1), (100, 1), (7, 1), (100, 3)])
+def test_against_brute_force(scan, monkeypatch, piece, ranks):
     monkeypatch.setattr(quality, "PIECE", piece)
     with scan.run() as harvest:
-        found = spot_quality(harvest)
+        parts = [quality.quality_sums(harvest, rank, ranks) for rank in range(ranks)]
+        assert ranks == 1 or all(hit.any() and not hit.all() for hit, _ in parts)
+        found = spot_quality(harvest, None if ranks == 1 else SimpleNamespace(ask=lambda task: parts))
         middle = np.sqrt(harvest.delta_min * harvest.delta_max)
         for blob in range(harvest.n_blobs):
             counts, kappa, Q = harvest.points(blob)

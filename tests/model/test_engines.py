@@ -1,6 +1,7 @@
 """The OpenCL engine against numpy in double: sums, likelihood, floors, precision, and errors of the device choice."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,6 +124,42 @@ def test_device_by_index_and_name(cpu):
     platform = pyopencl.get_platforms().index(cpu.platform)
     assert select_device(f"{platform}:{cpu.platform.get_devices().index(cpu)}") == cpu
     assert select_device(f"{cpu.platform.name[:8].lower()}:0") == cpu
+
+
+def _platforms(**devices):
+    """Platforms with devices of kinds ("GPU", "CPU"), which are named by platform and number."""
+    import pyopencl as cl
+
+    found = []
+    for name, kinds in devices.items():
+        listed = [
+            SimpleNamespace(name=f"{name} {number}", type=getattr(cl.device_type, kind))
+            for number, kind in enumerate(kinds)
+        ]
+        found.append(SimpleNamespace(name=name, get_devices=lambda listed=listed: listed))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        (None, ["nvidia 0", "nvidia 1", "nvidia 2"]),
+        ("GPU", ["nvidia 0", "nvidia 1", "nvidia 2"]),
+        ("nvidia", ["nvidia 0", "nvidia 1", "nvidia 2"]),
+        ("1", ["nvidia 0", "nvidia 1", "nvidia 2"]),
+        ("nvidia:1", ["nvidia 1"]),
+        ("1:2", ["nvidia 2"]),
+        ("other", ["other 0"]),
+    ],
+)
+def test_processes_of_a_node_take_different_gpus(monkeypatch, choice, names):
+    """Round and round those of one platform: another may list the same ones again."""
+    import pyopencl
+
+    platforms = _platforms(pocl=["CPU"], nvidia=["GPU"] * 3, other=["GPU"])
+    monkeypatch.setattr(pyopencl, "get_platforms", lambda: platforms)
+    found = [select_device(choice, number=number).name for number in range(7)]
+    assert found == [names[number % len(names)] for number in range(7)]
 
 
 def test_pyopencl_ctx_is_honoured(monkeypatch, cpu):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from tds2el.errors import InputError
 from tds2el.parallel import World
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tds2el.harvest.file import HarvestFile
     from tds2el.harvest.quality import SpotQuality
     from tds2el.settings import CrystalSettings, Settings
+    from tds2el.team import Team
 
 log = logging.getLogger("tds2el")
 
@@ -86,32 +88,49 @@ def run(arguments: argparse.Namespace, world: World) -> None:
         harvest_file = harvest(settings, world)
         log.info("harvest written to %s", harvest_file)
     source: Path = harvest_file
-    world.attempt(lambda: _evaluate(settings, source, world) if world.rank == 0 else None)
+    if world.size > 1 and settings.run.fitSpots and settings.fit.CGUESS is not None:
+        _evaluate_together(settings, source, world)
+    else:
+        world.attempt(lambda: _evaluate_alone(settings, source, world) if world.rank == 0 else None)
 
 
-def _evaluate(settings: Settings, harvest_file: Path, world: World) -> None:
-    """What one rank does with a harvest: list it, print the structure of the tensor, fit."""
-    from tds2el.experiment.geometry import Geometry
+def _evaluate_alone(settings: Settings, harvest_file: Path, world: World) -> None:
     from tds2el.harvest.file import HarvestFile
+
+    with HarvestFile(harvest_file) as harvest:
+        _evaluate(settings, harvest, world, None)
+
+
+def _evaluate_together(settings: Settings, harvest_file: Path, world: World) -> None:
+    """Rank 0 evaluates; what takes time it shares with the others (collective)."""
+    from tds2el.fit.shared import HarvestShare
+    from tds2el.harvest.file import HarvestFile
+    from tds2el.team import Team
+
+    with world.attempt(lambda: HarvestFile(harvest_file)) as harvest:
+        team = Team(world, HarvestShare(harvest, world))
+        team.run(lambda: _evaluate(settings, harvest, world, team))
+
+
+def _evaluate(settings: Settings, harvest: HarvestFile, world: World, team: Team | None) -> None:
+    """What is done with a harvest: list it, print the structure of the tensor, fit."""
+    from tds2el.experiment.geometry import Geometry
     from tds2el.harvest.nodes import node_warnings
     from tds2el.harvest.summary import harvest_table
     from tds2el.settings import experiment_from_values
 
-    if world.size > 1 and settings.run.fitSpots:
-        log.info("the fit runs on rank 0; the other ranks wait")
-    with HarvestFile(harvest_file) as harvest:
-        if settings.run.load_from_file is not None:
-            row, column = Geometry(experiment_from_values(harvest.settings)).direct_beam()
-            log.info("direct beam at row %.2f, column %.2f", row, column)
-            _compare_settings(settings, harvest.settings)
-            for warning in node_warnings(harvest.hkl, harvest.cell, settings.crystal.centring, harvest.delta_max):
-                log.warning("%s", warning)
-        if settings.run.show_hkls:
-            log.info("%s", harvest_table(harvest))
-        if settings.run.fitSpots:
-            _fit(settings, harvest, world)
-        elif settings.run.load_from_file is not None and not settings.run.show_hkls:
-            log.warning("nothing to do with the harvest: set fitSpots = True to fit it, or show_hkls = True to list it")
+    if settings.run.load_from_file is not None:
+        row, column = Geometry(experiment_from_values(harvest.settings)).direct_beam()
+        log.info("direct beam at row %.2f, column %.2f", row, column)
+        _compare_settings(settings, harvest.settings)
+        for warning in node_warnings(harvest.hkl, harvest.cell, settings.crystal.centring, harvest.delta_max):
+            log.warning("%s", warning)
+    if settings.run.show_hkls:
+        log.info("%s", harvest_table(harvest))
+    if settings.run.fitSpots:
+        _fit(settings, harvest, world, team)
+    elif settings.run.load_from_file is not None and not settings.run.show_hkls:
+        log.warning("nothing to do with the harvest: set fitSpots = True to fit it, or show_hkls = True to list it")
 
 
 def _check_fit(settings: Settings, world: World) -> None:
@@ -126,7 +145,7 @@ def _check_fit(settings: Settings, world: World) -> None:
     _, structure = _symmetry(settings.crystal, Cell(*cell))
     if settings.fit.CGUESS is not None:
         constants_from_guess(settings.fit.CGUESS, structure)
-        if world.rank == 0 and settings.fit.device != "numpy":
+        if world.node_rank == 0 and settings.fit.device != "numpy":
             select_device(settings.fit.device, world.cores)
 
 
@@ -139,9 +158,10 @@ def _symmetry(crystal: CrystalSettings, cell: Cell) -> tuple[PointGroup, TensorS
     return group, tensor_structure(group)
 
 
-def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
+def _fit(settings: Settings, harvest: HarvestFile, world: World, team: Team | None) -> None:
     from tds2el.experiment.geometry import Geometry
     from tds2el.fit.context import FitContext
+    from tds2el.fit.data import fit_data
     from tds2el.fit.fit import fit
     from tds2el.fit.fit_file import FIT_FILE, write_fit_file
     from tds2el.fit.parameters import constants_from_guess
@@ -190,7 +210,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
                 density=crystal.density,
                 retuning=retuning,
                 fit_centres=centres,
-                cores=world.cores,
+                team=team,
                 started=lambda engine: log.info(
                     "%d points of %d spots on %s", data.points.sizes.sum(), len(data.blobs), engine.description
                 ),
@@ -198,8 +218,13 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
             )
 
     pixels = retuning is not None or options.reject is not None
-    quality = spot_quality(harvest)
-    data, left_out = _fit_data(settings, harvest, group, pixels, quality, fitted)
+    quality = spot_quality(harvest, team)
+
+    def points_of(blobs: npt.NDArray[np.int64]) -> FitData:
+        return fit_data(harvest, blobs, options.nred, pixels=pixels, team=team)
+
+    blobs, left_out = _fitted_blobs(settings, harvest, group, quality, lambda blobs: fitted(points_of(blobs)))
+    data = points_of(blobs)
     outcome = fitted(data)
     result = outcome.result
     context = FitContext(
@@ -257,17 +282,16 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World) -> None:
         log.info("report in %s", folder / REPORT)
 
 
-def _fit_data(
+def _fitted_blobs(
     settings: Settings,
     harvest: HarvestFile,
     group: PointGroup,
-    pixels: bool,
     quality: SpotQuality,
-    fitted: Callable[[FitData], Fit],
-) -> tuple[FitData, dict[str, str]]:
-    """The points of the chosen spots, and what spot_filter leaves out and why."""
+    fitted: Callable[[npt.NDArray[np.int64]], Fit],
+) -> tuple[npt.NDArray[np.int64], dict[str, str]]:
+    """The blobs of the chosen spots, and what spot_filter leaves out and why."""
     from tds2el.experiment.maxima import accepted_reflections, read_maxima
-    from tds2el.fit.data import chosen_blobs, fit_data
+    from tds2el.fit.data import chosen_blobs
     from tds2el.fit.select import filtered_blobs, most_informative
 
     options, spots = settings.fit, settings.harvest.collectSpots
@@ -280,10 +304,8 @@ def _fit_data(
     if options.spot_filter:
         blobs, left_out = filtered_blobs(harvest, blobs, quality, options.spot_filter)
     if auto and len(np.unique(harvest.hkl[blobs], axis=0)) > settings.harvest.n_spots:
-        blobs = most_informative(
-            fitted(fit_data(harvest, blobs, options.nred, pixels=pixels)), settings.harvest.n_spots
-        )
-    return fit_data(harvest, blobs, options.nred, pixels=pixels), left_out
+        blobs = most_informative(fitted(blobs), settings.harvest.n_spots)
+    return blobs, left_out
 
 
 def _compare_settings(settings: Settings, harvested: Mapping[str, object]) -> None:

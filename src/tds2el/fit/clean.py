@@ -6,15 +6,16 @@ model is too large, with a border. They are looked for anew each time, since a b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from tds2el.model.engine import Engine, Points, State
+from tds2el.model.engine import Engine, Piece, Points, State
 from tds2el.model.numpy_engine import counting_terms, mean_intensity
-from tds2el.model.position import q_now
+from tds2el.model.position import q_now, shift_of_q
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -90,16 +91,11 @@ class Cleaner:
             if np.linalg.norm(move - self._moves[blob]) <= MOVED * self._points.q_min:
                 continue
             self._moves[blob] = move
-            inside = np.concatenate(
-                [
-                    np.linalg.norm(q_now(self._points, state, blob, piece), axis=1)
-                    < self._points.q_min * (1 - ROUNDING)
-                    for piece in self._points.pieces(blob)
-                ]
-            )
+            points = _read_once(self._points, blob)
+            inside = self._inside(_q(points, state, blob))
             self.usage.cut[blob] = inside.sum()
             self.usage.foreign[blob] = self.usage.regions[blob] = 0
-            self._use(blob, ~inside)
+            self._use(points, blob, ~inside)
             moved = True
         return moved
 
@@ -111,22 +107,27 @@ class Cleaner:
         for blob in range(len(self._points.sizes)):
             if state.factor[blob] <= 0:
                 continue
-            q = np.concatenate([q_now(self._points, state, blob, piece) for piece in self._points.pieces(blob)])
-            inside = np.linalg.norm(q, axis=1) < self._points.q_min * (1 - ROUNDING)
-            foreign, regions = self._foreign(state, blob, q, inside)
+            points = _read_once(self._points, blob)
+            q = _q(points, state, blob)
+            inside = self._inside(q)
+            foreign, regions = self._foreign(points, state, blob, q, inside)
             used = ~inside & ~foreign
             changed |= not np.array_equal(used, self.usage.used[blob])
             self.usage.cut[blob], self.usage.foreign[blob] = inside.sum(), (foreign & ~inside).sum()
             self.usage.regions[blob] = regions
-            self._use(blob, used)
+            self._use(points, blob, used)
         return changed
 
-    def _use(self, blob: int, used: Mask) -> None:
+    def _inside(self, q: Array) -> Mask:
+        """Which points (n,) lie inside the inner radius."""
+        return np.asarray(np.linalg.norm(q, axis=1) < self._points.q_min * (1 - ROUNDING))
+
+    def _use(self, points: Points, blob: int, used: Mask) -> None:
         if np.array_equal(used, self.usage.used[blob]):
             return
         self.usage.used[blob] = used
         self._engine.use(blob, used)
-        counts = np.concatenate([np.asarray(piece.counts) for piece in self._points.pieces(blob)])[used]
+        counts = np.concatenate([np.asarray(piece.counts) for piece in points.pieces(blob)])[used]
         if len(counts) and counts.any():
             # A few zingers can make a spot's mean count, from which the floor comes, many times too large.
             self._floors = self._floors.copy()
@@ -135,16 +136,18 @@ class Cleaner:
 
     def _move(self, state: State, blob: int) -> Array:
         """By how much q of a blob has moved on the whole since the harvest, (3,)."""
+        if state.motion is None:
+            return np.asarray(shift_of_q(self._points, state)[blob])
         piece = next(self._points.pieces(blob))
         return np.asarray((q_now(self._points, state, blob, piece) - piece.q).mean(axis=0))
 
-    def _foreign(self, state: State, blob: int, q: Array, inside: Mask) -> tuple[Mask, int]:
+    def _foreign(self, points: Points, state: State, blob: int, q: Array, inside: Mask) -> tuple[Mask, int]:
         """Foreign points of a blob, with their border, and the number of connected regions."""
-        pulls = pulls_of(self._engine, self._points, state, blob, q, self._floors[blob], self._relative_error)
+        pulls = pulls_of(self._engine, points, state, blob, q, self._floors[blob], self._relative_error)
         bad = (np.abs(pulls) > self._reject) & ~inside
         if not bad.any():
             return np.zeros(len(pulls), dtype=bool), 0
-        place = _places(self._points, blob)
+        place = _places(points, blob)
         lowest, highest = place.min(axis=0), place.max(axis=0)
         box = np.zeros(highest - lowest + 1, dtype=bool)
         index = tuple((place - lowest).T)
@@ -162,7 +165,7 @@ def expected_counts(engine: Engine, points: Points, state: State, blob: int, q: 
     if points.background:
         background = np.concatenate([np.asarray(piece.background) for piece in pieces]) / correction
     if q is None:
-        q = np.concatenate([q_now(points, state, blob, piece) for piece in pieces])
+        q = _q(points, state, blob)
     return np.asarray(correction * mean_intensity(state, blob, engine.intensity(state, blob), q, background))
 
 
@@ -174,6 +177,21 @@ def pulls_of(
     mean = expected_counts(engine, points, state, blob, q)
     half = counting_terms(counts, mean, floor, relative_error)[2]
     return np.asarray(np.sign(counts - mean) * np.sqrt(2 * np.maximum(half, 0.0)))
+
+
+def _read_once(points: Points, blob: int) -> Points:
+    """The same points, but those of one blob in memory: they are looked at several times, and reading takes longest."""
+    held = list(points.pieces(blob))
+
+    def pieces(blob: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        return iter(held)
+
+    return replace(points, pieces=pieces)
+
+
+def _q(points: Points, state: State, blob: int) -> Array:
+    """q of every point of a blob at a state, (n, 3)."""
+    return np.concatenate([q_now(points, state, blob, piece) for piece in points.pieces(blob)])
 
 
 def _places(points: Points, blob: int) -> npt.NDArray[np.int64]:

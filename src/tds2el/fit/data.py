@@ -15,7 +15,9 @@ from tds2el.harvest.centre import peak_offsets, peak_places
 from tds2el.harvest.file import HarvestFile
 from tds2el.harvest.nodes import node_names
 from tds2el.model.engine import Piece, Points
+from tds2el.model.sharing import Share, shares
 from tds2el.progress import Stage
+from tds2el.team import Team
 
 log = logging.getLogger("tds2el")
 
@@ -44,6 +46,8 @@ class FitData:
         Where the Bragg peak lies relative to the node, as q of the harvest, Å⁻¹; NaN where none was seen.
     peak_pixel : ndarray, shape (n_blobs, 3)
         Its row, column and goniometer angle in degrees; NaN likewise.
+    nred : int
+        Of so many points of the harvest one is taken.
     """
 
     points: Points
@@ -52,6 +56,7 @@ class FitData:
     angle: Array
     peak: Array
     peak_pixel: Array
+    nred: int = 1
 
 
 def chosen_blobs(
@@ -99,7 +104,9 @@ def chosen_blobs(
     return np.flatnonzero((harvest.hkl[:, None] == wanted[None]).all(axis=2).any(axis=1))
 
 
-def fit_data(harvest: HarvestFile, blobs: Integers, nred: int = 1, *, pixels: bool = False) -> FitData:
+def fit_data(
+    harvest: HarvestFile, blobs: Integers, nred: int = 1, *, pixels: bool = False, team: Team | None = None
+) -> FitData:
     """The points of blobs.
 
     Parameters
@@ -113,6 +120,8 @@ def fit_data(harvest: HarvestFile, blobs: Integers, nred: int = 1, *, pixels: bo
         columns).
     pixels : bool
         Whether the pieces say where on the detector and in which frame their points are.
+    team : Team, optional
+        Ranks that share the reading, as `tds2el.fit.shared.HarvestShare`.
 
     Raises
     ------
@@ -120,14 +129,10 @@ def fit_data(harvest: HarvestFile, blobs: Integers, nred: int = 1, *, pixels: bo
         No blob with enough points.
     """
     sizes = -(-harvest.n_points[blobs] // nred)
-    means = np.zeros((len(blobs), 3))
-    reader = _Reader(harvest, nred, pixels)
-    with Stage("read points", int(sizes.sum()), "point") as stage:
-        for i, blob in enumerate(blobs):
-            for piece in reader.pieces(int(blob)):
-                background = 0.0 if piece.background is None else piece.background.sum()
-                means[i] += piece.counts.sum(), piece.correction.sum(), background
-                stage.update(len(piece.counts))
+    if team is None:
+        means = point_sums(harvest, blobs, nred, shares(sizes, 1)[0])
+    else:
+        means = np.sum(team.ask("sums", blobs, nred), axis=0)
     means /= np.maximum(sizes, 1)[:, None]
     usable = (sizes >= FEWEST_POINTS) & (means[:, 0] > 0)
     if not usable.any():
@@ -135,27 +140,50 @@ def fit_data(harvest: HarvestFile, blobs: Integers, nred: int = 1, *, pixels: bo
     if not usable.all():
         names = ", ".join("({}, {}, {})".format(*hkl) for hkl in harvest.hkl[blobs[~usable]][:10])
         log.warning("left out, with fewer than %d points or no counts: %s", FEWEST_POINTS, names)
-    blobs, sizes, means = blobs[usable], sizes[usable], means[usable]
-    brightness = means[:, 0] / means[:, 1]
-    points = Points(
-        nodes=harvest.centre[blobs],
-        sizes=sizes,
-        mean_counts=means[:, 0],
-        mean_correction=means[:, 1],
-        q_max=harvest.delta_max,
-        pieces=lambda index: reader.pieces(int(blobs[index]), float(brightness[index])),
-        q_min=harvest.delta_min,
-        background=harvest.has_background,
-        pixels=pixels,
-        mean_background=means[:, 2],
-    )
+    blobs, means = blobs[usable], means[usable]
     return FitData(
-        points,
+        harvest_points(harvest, blobs, means, nred, pixels=pixels),
         blobs,
         harvest.hkl[blobs],
         harvest.angle[blobs],
         peak_offsets(harvest)[blobs],
         peak_places(harvest)[blobs],
+        nred,
+    )
+
+
+def point_sums(harvest: HarvestFile, blobs: Integers, nred: int, share: Share) -> Array:
+    """Sums of counts, correction and background over a share of the points of blobs, (n_blobs, 3)."""
+    sums = np.zeros((len(blobs), 3))
+    reader = _Reader(harvest, nred, pixels=False)
+    with Stage("read points", int(share.sizes.sum()), "point") as stage:
+        for i, start, stop in zip(share.blobs, share.starts, share.stops, strict=True):
+            for piece in reader.pieces(int(blobs[i]), start=int(start), stop=int(stop)):
+                background = 0.0 if piece.background is None else piece.background.sum()
+                sums[i] += piece.counts.sum(), piece.correction.sum(), background
+                stage.update(len(piece.counts))
+    return sums
+
+
+def harvest_points(harvest: HarvestFile, blobs: Integers, means: Array, nred: int, *, pixels: bool) -> Points:
+    """The points of blobs, read as they are asked for; `means`: of counts, correction and background, (n_blobs, 3)."""
+    brightness = means[:, 0] / means[:, 1]
+    reader = _Reader(harvest, nred, pixels)
+
+    def pieces(blob: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        return reader.pieces(int(blobs[blob]), float(brightness[blob]), start, stop)
+
+    return Points(
+        nodes=harvest.centre[blobs],
+        sizes=-(-harvest.n_points[blobs] // nred),
+        mean_counts=means[:, 0],
+        mean_correction=means[:, 1],
+        q_max=harvest.delta_max,
+        pieces=pieces,
+        q_min=harvest.delta_min,
+        background=harvest.has_background,
+        pixels=pixels,
+        mean_background=means[:, 2],
     )
 
 
@@ -167,13 +195,21 @@ class _Reader:
     nred: int
     pixels: bool
 
-    def pieces(self, blob: int, brightness: float = 1.0) -> Iterator[Piece]:
-        """The pieces of a blob of the harvest; `brightness`: its mean of N/κ, for the weights of a background."""
-        # The same random numbers each time, so that every pass sees the same points.
-        harvest, nred, random = self.harvest, self.nred, np.random.default_rng([SEED, int(blob)])
+    def pieces(self, blob: int, brightness: float = 1.0, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        """The pieces of a blob of the harvest, of its points start:stop among those that are taken.
+
+        `brightness` is its mean of N/κ, for the weights of a background.
+        """
+        # The same random numbers each time, so that every pass sees the same points; one for each that is taken.
+        harvest, nred, bits = self.harvest, self.nred, np.random.PCG64([SEED, int(blob)])
+        bits.advance(start)
+        random = np.random.Generator(bits)
         length = max(1, PIECE // nred) * nred
-        for start in range(0, int(harvest.n_points[blob]), length):
-            part = (blob, start, start + length)
+        end = int(harvest.n_points[blob])
+        if stop is not None:
+            end = min(end, stop * nred)
+        for begin in range(start * nred, end, length):
+            part = (blob, begin, min(begin + length, end))
             counts, correction, q = harvest.points(*part)
             taken: slice | Integers = slice(None)
             if nred > 1:

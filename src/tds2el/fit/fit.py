@@ -17,9 +17,11 @@ from tds2el.fit.parameters import Constants
 from tds2el.fit.result import FitResult, result_of
 from tds2el.fit.retune import Retuning, start_from_peaks
 from tds2el.fit.separable import Own
+from tds2el.fit.shared import shared_engine
 from tds2el.model.device import make_engine
 from tds2el.model.engine import Conditions, Engine, State
 from tds2el.settings import FitSettings
+from tds2el.team import Team
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -66,7 +68,7 @@ def fit(
     density: float,
     retuning: Retuning | None = None,
     fit_centres: bool | None = None,
-    cores: int | None = None,
+    team: Team | None = None,
     started: Callable[[Engine], None] | None = None,
     report: Callable[[Iteration], None] | None = None,
 ) -> Fit:
@@ -85,8 +87,8 @@ def fit(
         Geometry and cell that are free or shifted.
     fit_centres : bool, optional
         Whether the offset of each spot's centre is fitted; by default ``settings.fit_centres``.
-    cores : int, optional
-        Threads that a CPU device may use; by default one for each core of this process.
+    team : Team, optional
+        Ranks that share the points, as `tds2el.fit.shared.HarvestShare`; by default this process has them all.
     started : callable, optional
         Called with the engine once the points are on the device.
     report : callable, optional
@@ -101,7 +103,11 @@ def fit(
     terms = SpotTerms(centre, slope=settings.baseline == "linear", background=free_background)
     common = Common(constants, scale, retuning, data.hkl, terms)
     conditions = Conditions(temperature, density, settings.relative_error)
-    engine = make_engine(settings.device, data.points, common.columns, conditions, cores=cores)
+    engine: Engine
+    if team is None:
+        engine = make_engine(settings.device, data.points, common.columns, conditions)
+    else:
+        engine = shared_engine(team, settings.device, data, common.columns, conditions)
     if started is not None:
         started(engine)
     minimiser = Minimiser(

@@ -11,6 +11,7 @@ from tds2el.experiment.geometry import Geometry
 from tds2el.harvest.centre import peak_offsets
 from tds2el.harvest.file import HarvestFile
 from tds2el.settings import experiment_from_values
+from tds2el.team import Team
 
 Array = npt.NDArray[np.float64]
 
@@ -58,25 +59,39 @@ class SpotQuality:
         return SpotQuality(*(getattr(self, field.name)[blobs] for field in fields(self)))
 
 
-def spot_quality(harvest: HarvestFile) -> SpotQuality:
-    """The figures of all blobs, in one pass over the points."""
+def spot_quality(harvest: HarvestFile, team: Team | None = None) -> SpotQuality:
+    """The figures of all blobs, in one pass over the points.
+
+    A team of `tds2el.fit.shared.HarvestShare` shares it.
+    """
     offset = harvest.shift + peak_offsets(harvest)
-    coverage, signal = _of_points(harvest)
+    parts = [quality_sums(harvest)] if team is None else team.ask("quality_sums")
+    coverage = np.any([hit for hit, _ in parts], axis=0).mean(axis=1)
+    signal = _signal(np.sum([sums for _, sums in parts], axis=0))
     lost_frames = np.zeros(harvest.n_blobs)
     if harvest.settings.get("threshold_action") != "pixel":
         lost_frames = harvest.frames_over_threshold / np.maximum(harvest.frames, 1)
     return SpotQuality(harvest.n_points, coverage, signal, offset, _on_detector(harvest, offset), lost_frames)
 
 
-def _of_points(harvest: HarvestFile) -> tuple[Array, Array]:
-    """Coverage and signal (blobs,)."""
+def quality_sums(harvest: HarvestFile, part: int = 0, parts: int = 1) -> tuple[npt.NDArray[np.bool_], Array]:
+    """What one of several equal parts of all points says.
+
+    Returns
+    -------
+    hit : ndarray of bool, shape (blobs, cells)
+        Cells of the sphere of directions that hold points.
+    sums : ndarray, shape (5, blobs)
+        Of 1, x, x², y, xy with x = (r/q)² for the shell's mean radius r and y = counts/κ.
+    """
     n, cells = harvest.n_blobs, BANDS * SECTORS
     inner = max(harvest.delta_min, NEAREST * harvest.delta_max)
     middle2 = inner * harvest.delta_max
     hit = np.zeros(n * cells, dtype=bool)
-    sums = np.zeros((5, n))  # of 1, x, x², y, xy with x = (middle/q)² and y = counts/κ
-    for start in range(0, int(harvest.offset[-1]), PIECE):
-        stop = min(start + PIECE, int(harvest.offset[-1]))
+    sums = np.zeros((5, n))
+    first, end = (int(harvest.offset[-1]) * number // parts for number in (part, part + 1))
+    for start in range(first, end, PIECE):
+        stop = min(start + PIECE, end)
         counts, correction, Q = harvest.points_of_all(start, stop)
         # Also across blobs without points, which own no number.
         blob = np.searchsorted(harvest.offset, np.arange(start, stop), side="right") - 1
@@ -91,7 +106,7 @@ def _of_points(harvest: HarvestFile) -> tuple[Array, Array]:
         x = middle2 / np.maximum(q2, (NEAREST * harvest.delta_max) ** 2)
         for total, weights in zip(sums, (None, x, x * x, y, x * y), strict=True):
             total += np.bincount(blob, weights, minlength=n)
-    return hit.reshape(n, cells).mean(axis=1), _signal(sums)
+    return hit.reshape(n, cells), sums
 
 
 def _cell(q: Array, q2: Array) -> npt.NDArray[np.int64]:

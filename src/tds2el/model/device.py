@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ def make_engine(
     conditions: Conditions,
     *,
     cores: int | None = None,
+    number: int = 0,
 ) -> Engine:
     """The engine that the option `device` names, with the points on it.
 
@@ -38,14 +40,28 @@ def make_engine(
     columns : Columns
     conditions : Conditions
     cores : int, optional
-        As `select_device` takes it.
+    number : int
+        As `select_device` takes them.
     """
     if choice == "numpy":
         return NumpyEngine(points, columns, conditions)
-    return OpenCLEngine(select_device(choice, cores), points, columns, conditions)
+    return OpenCLEngine(select_device(choice, cores, number), points, columns, conditions)
 
 
-def select_device(choice: str | None, cores: int | None = None) -> Any:
+def identity_of(engine: Engine) -> str:
+    """What tells the device of an engine from others, also from those of the same name and of other nodes."""
+    if not isinstance(engine, OpenCLEngine):
+        return platform.node()
+    device = engine.device
+    try:
+        # Where every process is given a GPU of its own, all are the first that it sees.
+        place = f"bus {device.pci_bus_id_nv} {device.pci_slot_id_nv}"
+    except Exception:  # of several kinds, where the driver does not tell
+        place = f"number {device.platform.get_devices().index(device)}"
+    return f"{platform.node()} / {device.platform.name} / {place}"
+
+
+def select_device(choice: str | None, cores: int | None = None, number: int = 0) -> Any:
     """The OpenCL device that `choice` names.
 
     Parameters
@@ -55,6 +71,9 @@ def select_device(choice: str | None, cores: int | None = None) -> Any:
         "platform:device": indices, or parts of the names.
     cores : int, optional
         Threads that a CPU device may use; by default one for each core of this process.
+    number : int
+        Where `choice` leaves several devices of one platform, which of them, counted round and round: processes of one
+        node take different GPUs.
 
     Returns
     -------
@@ -71,12 +90,12 @@ def select_device(choice: str | None, cores: int | None = None) -> Any:
     except ImportError as error:
         raise InputError(f'pyopencl does not load ({error}): reinstall it, or use device = "numpy"') from None
     try:
-        platforms = [(platform, platform.get_devices()) for platform in cl.get_platforms()]
+        platforms = [(found, found.get_devices()) for found in cl.get_platforms()]
     except cl.Error:
         platforms = []
     listing = "; ".join(
-        f"{p}:{d} = {platform.name.strip()} / {device.name.strip()}"
-        for p, (platform, devices) in enumerate(platforms)
+        f"{p}:{d} = {found.name.strip()} / {device.name.strip()}"
+        for p, (found, devices) in enumerate(platforms)
         for d, device in enumerate(devices)
     )
     if not listing:
@@ -91,9 +110,10 @@ def select_device(choice: str | None, cores: int | None = None) -> Any:
         name = f"PYOPENCL_CTX = {choice}"
     else:
         name = f"device = {choice!r}"
-    device = _find(choice, platforms, cl)
-    if device is None:
+    devices = _find(choice, platforms, cl)
+    if not devices:
         raise InputError(f'{name} is not here; there is: {listing}; and "numpy"')
+    device = devices[number % len(devices)]
     if device.type & cl.device_type.CPU:
         _probe(device)
     return device
@@ -104,18 +124,20 @@ def limit_threads(cores: int) -> None:
     os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", str(cores))
 
 
-def _find(choice: str | None, platforms: list[tuple[Any, list[Any]]], cl: Any) -> Any:
-    devices = [device for _, found in platforms for device in found]
+def _find(choice: str | None, platforms: list[tuple[Any, list[Any]]], cl: Any) -> list[Any]:
+    """The devices of the first platform that has any of the choice: another may offer the same ones again."""
     kinds = {"GPU": [cl.device_type.GPU], "CPU": [cl.device_type.CPU]}
     wanted = [cl.device_type.GPU, cl.device_type.CPU] if choice is None else kinds.get(choice.upper())
     if wanted is not None:
-        return next((d for kind in wanted for d in devices if d.type & kind), None)
+        of_kind = ([d for d in devices if d.type & kind] for kind in wanted for _, devices in platforms)
+        return next((devices for devices in of_kind if devices), [])
     assert choice is not None
     platform_part, _, device_part = choice.partition(":")
-    for _, found in _matching(platform_part, platforms, lambda entry: entry[0].name):
-        for device in _matching(device_part, found, lambda entry: entry.name):
-            return device
-    return None
+    named = (
+        _matching(device_part, found, lambda entry: entry.name)
+        for _, found in _matching(platform_part, platforms, lambda entry: entry[0].name)
+    )
+    return next((devices for devices in named if devices), [])
 
 
 def _matching(part: str, entries: list[Any], name_of: Any) -> list[Any]:

@@ -8,7 +8,7 @@ counts are m = κ (f S + b + c·q) + τ B.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,6 +51,13 @@ class Piece:
     frame: Array | None = None
 
 
+class Pieces(Protocol):
+    """Reads the pixels of one blob."""
+
+    def __call__(self, blob: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        """`Piece` after piece of pixels start:stop, in order, some 1e6 pixels at a time."""
+
+
 @dataclass(frozen=True)
 class Points:
     """The harvested pixels of the fitted blobs, read piece by piece.
@@ -64,8 +71,9 @@ class Points:
     mean_counts, mean_correction : ndarray, shape (n_blobs,)
     q_max : float
         Largest |q|, Å⁻¹.
-    pieces : callable
-        ``pieces(blob)`` yields `Piece` in order, some 1e6 pixels at a time.
+    pieces : Pieces
+        ``pieces(blob)`` yields each `Piece` of a blob in order, ``pieces(blob, start, stop)`` those of a range; engines
+        need only the former.
     q_min : float
         Smallest |q|, Å⁻¹.
     background, pixels : bool
@@ -79,7 +87,7 @@ class Points:
     mean_counts: Array
     mean_correction: Array
     q_max: float
-    pieces: Callable[[int], Iterator[Piece]]
+    pieces: Pieces
     q_min: float = 0.0
     background: bool = False
     pixels: bool = False

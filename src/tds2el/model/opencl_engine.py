@@ -85,7 +85,7 @@ class OpenCLEngine:
         self.description = f"{device.name.strip()} ({device.platform.name.strip()}), float32" + (
             " with double sums" if self._double else " in blocks"
         )
-        self._device = device.name.strip()
+        self.device, self._device = device, device.name.strip()
         source = program_source(
             columns,
             background=points.background,

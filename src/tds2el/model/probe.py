@@ -29,7 +29,7 @@ def main(platform_name: str, index: int) -> None:
         mean_counts=np.array([2.0]),
         mean_correction=np.array([1.0]),
         q_max=0.1,
-        pieces=lambda _: iter([Piece(q, counts, np.ones(1000))]),
+        pieces=lambda blob, start=0, stop=None: iter([Piece(q, counts, np.ones(1000))]),
     )
     columns, conditions = Columns(np.eye(6)[None], scale=True, centre=True), Conditions(300.0, 3.0)
     normal = np.array([1.0, 1, 1, 0, 0, 0])
