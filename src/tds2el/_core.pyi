@@ -1,5 +1,7 @@
 """Types of the compiled module, one section per topic."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,6 +31,30 @@ def scattering_image(
     fade_radius: float,
     near_angle: float,
 ) -> npt.NDArray[np.float64]: ...
+
+# points
+def relative_points(
+    Q: npt.NDArray[Any],  # (n, 3)
+    node: npt.ArrayLike,
+    counts: npt.NDArray[Any],
+    correction: npt.NDArray[Any],
+    out: npt.NDArray[np.float32],  # (5 or more, capacity): x, y, z, counts, correction
+    at: int,
+    threads: int,
+) -> None: ...
+def survey(
+    counts: npt.NDArray[Any],
+    correction: npt.NDArray[Any],
+    Q: npt.NDArray[Any],
+    background: npt.NDArray[Any] | None,
+    first: int,
+    offsets: npt.NDArray[np.int64],
+    centres: npt.ArrayLike,
+    bands: int,
+    middle: float,
+    nearest: float,
+    threads: int,
+) -> tuple[bool, npt.NDArray[np.bool_], npt.NDArray[np.float64]]: ...
 
 # fista
 class CubeSolver:

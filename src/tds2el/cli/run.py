@@ -218,7 +218,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World, team: Team | No
             )
 
     pixels = retuning is not None or options.reject is not None
-    quality = spot_quality(harvest, team)
+    quality = spot_quality(harvest, team, world.cores)
 
     def points_of(blobs: npt.NDArray[np.int64]) -> FitData:
         return fit_data(harvest, blobs, options.nred, pixels=pixels, team=team)

@@ -155,6 +155,7 @@ class HarvestFile:
 
         self.path = Path(path)
         self._option = option
+        self._columns_of: dict[str, Any] = {}
         if not self.path.is_file():
             raise InputError(f"{option} = {path}: there is no such file; harvest first, with save_to_file = {path}")
         with self._readable():
@@ -259,7 +260,7 @@ class HarvestFile:
         if not self.has_background:
             return None
         with self._readable():
-            values: npt.NDArray[np.float32] = self._file["entry/points/background"][start:stop]
+            values: npt.NDArray[np.float32] = self._column("points", "background")[start:stop]
         return values
 
     def _range(self, blob: int, start: int, stop: int | None) -> tuple[int, int]:
@@ -272,19 +273,26 @@ class HarvestFile:
         self, group: str, start: int, stop: int
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
         with self._readable():
-            counts, correction, q = (
-                self._file[f"entry/{group}/{name}"][start:stop] for name in ("counts", "correction", "Q")
-            )
-        if not (np.isfinite(q).all() and (correction > 0).all() and (counts >= 0).all()):
-            raise InputError(f"{self.path}: damaged: impossible numbers among its points; harvest again")
+            counts, correction, q = (self._column(group, name)[start:stop] for name in ("counts", "correction", "Q"))
         return counts, correction, q
+
+    def _column(self, group: str, name: str) -> Any:
+        """A column: mapped into memory where it lies in one piece, as this program writes it, else read by h5py."""
+        key = f"entry/{group}/{name}"
+        if key not in self._columns_of:
+            data = self._file[key]
+            start = data.id.get_offset()
+            if start is not None and data.size and data.dtype.isnative:
+                data = np.memmap(self.path, data.dtype, "r", start, data.shape).view(np.ndarray)
+            self._columns_of[key] = data
+        return self._columns_of[key]
 
     def _places(
         self, group: str, start: int, stop: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         with self._readable():
             row, column, frame = (
-                self._file[f"entry/{group}/{name}"][start:stop].astype(np.int64) for name in ("row", "column", "frame")
+                self._column(group, name)[start:stop].astype(np.int64) for name in ("row", "column", "frame")
             )
         return row, column, frame
 
