@@ -252,9 +252,8 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World, team: Team | No
     )
     folder = settings.run.output_folder
     write_parametri(folder / PARAMETRI, result, context)
-    context = write_fit_file(
-        folder / FIT_FILE, result, context, outcome.curve, data.points, outcome.usage.used, outcome.state
-    )
+    curve = outcome.curve if settings.run.fitted_curve else None
+    context = write_fit_file(folder / FIT_FILE, result, context, curve, data.points, outcome.usage.used, outcome.state)
     log.info("%s", fit_report(result, context))
     write_parametri(folder / PARAMETRI, result, context)  # again, with what the profiles have told
     log.info("results in %s and %s", folder / PARAMETRI, folder / FIT_FILE)
