@@ -25,8 +25,8 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("show_hkls", FLAG, False, "list the harvested hkl: blobs, frames, points, quality, centre"),
         Option("report", FLAG, True, "write report.html, with its pictures, at the end of a fit"),
         Option("fitted_curve", FLAG, True,
-               "write measured and fitted counts of every point, and the profiles that the report draws, to tds2el_fit.h5; "
-               "False, which needs report = False: tables only"),
+               "write measured and fitted counts of every point, and the profiles that the report draws, to "
+               "tds2el_fit.h5; False, which needs report = False: tables only"),
         Option("DO_ELASTIC", kinds.ONLY_ELASTIC, True,
                "1: work round Bragg spots; 0: harvest the whole volume"),
     ),

@@ -61,7 +61,7 @@ def test_without_curve_the_tables_are_the_same(run, scan):
     fit, parametri = scan.folder / "tds2el_fit.h5", scan.folder / "parametri.txt"
     assert run("scan/input.par", "--set", *FIT, "report=0").code == 0
     whole = read_fit_file(fit)
-    outcome = run("scan/input.par", "--set", *FIT, "fitted_curve=0")
+    outcome = run("scan/input.par", "--set", *FIT, "fitted_curve=0", "report=1")
     assert outcome.code == 2
     assert "report = False" in outcome.error
     size = fit.stat().st_size
