@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from figures import Figure, figure, hand_over
-from machine import limits, median_seconds, resident_bytes
+from machine import device_bandwidth, limits, median_seconds, resident_bytes
 from synthetic import CONDITIONS, Crystal, calcite, reflections, synthetic_points, triclinic
 from tds2el.corrections import corrections_from_value
 from tds2el.errors import InputError
@@ -28,7 +28,7 @@ from tds2el.fit.common import Common, SpotTerms
 from tds2el.fit.minimise import Minimiser, Minimum
 from tds2el.fit.parameters import Constants, Scale
 from tds2el.fit.retune import make_retuning
-from tds2el.model.device import make_engine
+from tds2el.model.device import make_engine, select_device
 from tds2el.model.engine import Engine, Points, State, Sums
 from tds2el.parfile import Variable
 from tds2el.settings import Experiment
@@ -38,8 +38,8 @@ EXPERIMENT = Experiment(
     d2=2.0, theta=0.0, theta_offset=0.0, omega=5.0, omega_offset=0.0, alpha=50.0, beta=3.0, kappa=20.0, phi=0.0,
     angular_step=0.1, r1=20.0, r2=35.0, r3=10.0, orientation_codes=0, pol_degree=1.0, normal_to_pol=(0.0, 0.0, 1.0),
 )  # fmt: skip
-BYTES = {False: 20, True: 36}
-"""Of a point on the device, without and with its place on the detector."""
+BYTES, SINGLE, DOUBLE = 20, 330, 99
+"""Of a point with six constants at room temperature: bytes on the device, and operations in either precision."""
 FEW = 200_000
 """Points for what is slow or only compiles."""
 START = np.array([1.0, 1.15, 0.85, 1.1, 0.9, 0.8])
@@ -134,12 +134,26 @@ def measure(
     return {
         "points": points,
         "spots": blobs,
-        "limits": limits(),
+        "floor": floors(points, device),
         **compared,
         "cost_against_size": growth,
         "to_minimum": minimum,
         "figures": figures,
     }
+
+
+def floors(points: int, device: str | None) -> dict[str, float]:
+    """Seconds that an iteration with six constants takes at least: bytes over bandwidth, operations over their rate.
+
+    The rates are those of a copy and of matrix products here and now; the latter are known of the host alone.
+    """
+    import pyopencl as cl
+
+    chosen, host = select_device(device), limits()
+    if not chosen.type & cl.device_type.CPU:
+        return {"bytes": points * BYTES / device_bandwidth(chosen)}
+    operations = SINGLE / host["single_per_second"] + DOUBLE / host["double_per_second"]
+    return {"bytes": points * BYTES / host["bytes_per_second"], "operations": points * operations, **host}
 
 
 def _cases(points: int, device: str | None, hkl: np.ndarray, repeats: int, figures: list[Figure]) -> dict[str, object]:
@@ -274,7 +288,11 @@ def main() -> None:
         options.repeats,
         options.spots,
     )
-    print(result["device"])
+    floor = result["floor"]
+    print(
+        f"{result['device']}\nfloor of an iteration, 6 constants: "
+        + ", ".join(f"{name} {floor[name]:.2g} s" for name in ("bytes", "operations") if name in floor)
+    )
     hand_over(result, options.json)
 
 

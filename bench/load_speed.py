@@ -196,7 +196,9 @@ def measure(
         "bare_loop_seconds": bare,
         "seconds_to": times,
         "figures": [
-            figure(f"harvest file to constants, {label}", times["parametri"], "s", beside=bare, than="bare h5py loop"),
+            figure(
+                f"harvest file to constants, {label}", times["parametri"], "s", beside=bare, than="floor: h5py reads it"
+            ),
             figure(f"the same to the end, with the fitted curve, {label}", times["end"], "s"),
         ],
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,22 @@ def cpu_name() -> str:
 def resident_bytes() -> int:
     """Memory of this process now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def device_bandwidth(device: Any) -> float:
+    """Bytes/s that an OpenCL device reads and writes when it copies its own memory."""
+    import pyopencl as cl
+
+    context, size = cl.Context([device]), 1 << 28
+    queue = cl.CommandQueue(context)
+    source, target = (cl.Buffer(context, cl.mem_flags.READ_WRITE, size) for _ in range(2))
+
+    def copy() -> None:
+        for _ in range(10):
+            cl.enqueue_copy(queue, target, source)
+        queue.finish()
+
+    return 10 * 2 * size / median_seconds(copy, repeats=5)[0]
 
 
 def limits() -> dict[str, float]:

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +36,12 @@ from tds2el.model.numpy_engine import NumpyEngine
 LARGEST = 0.05
 """Of a difference, in σ."""
 CRYSTALS: dict[str, Callable[[], Crystal]] = {"calcite": calcite, "triclinic": triclinic}
+CASES = {
+    "6 constants": ("calcite", False),
+    "6 constants, centres": ("calcite", True),
+    "21 constants": ("triclinic", False),
+}
+"""Crystal, and whether the centres of the spots are fitted."""
 
 
 @dataclass(frozen=True)
@@ -116,18 +122,17 @@ def compared(
 
 
 def measure(
-    points: int = 1_000_000, device: str | None = None, processes: int | None = None, blobs: int = 40
+    points: int = 1_000_000,
+    device: str | None = None,
+    processes: int | None = None,
+    blobs: int = 40,
+    cases: Sequence[str] = tuple(CASES),
 ) -> dict[str, object]:
-    """Differences with the constants of calcite, with centres as well, and with 21 constants."""
-    cases = {
-        "6 constants": ("calcite", False),
-        "6 constants, centres": ("calcite", True),
-        "21 constants": ("triclinic", False),
-    }
+    """Differences in some of CASES."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of the processes below: they share the cores already
     workers = processes or len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = {name: compared(*case, points, device, pool, blobs) for name, case in cases.items()}
+        found = {name: compared(*CASES[name], points, device, pool, blobs) for name in cases}
     figures = [
         figure(
             f"single beside double precision, {name}, {points:.0e} points",
@@ -146,9 +151,10 @@ def main() -> None:
     parser.add_argument("--spots", type=int, default=40)
     parser.add_argument("--device", help="as the option device; by default a GPU, else the CPU")
     parser.add_argument("--processes", type=int, help="for the numpy engine; by default one on each core")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    result = measure(int(options.points), options.device, options.processes, options.spots)
+    result = measure(int(options.points), options.device, options.processes, options.spots, options.cases)
     for name, case in result["cases"].items():
         print(f"{name}: {case['passes']} passes on {case['device']}; double took {case['seconds_in_double']:.1f} s")
         shown = zip(case["names"], case["difference_in_sigma"], strict=True)
