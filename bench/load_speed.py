@@ -172,7 +172,7 @@ def measure(
     start = dict(zip(crystal.structure.names, crystal.constants * START, strict=True))
     guess = {name: [float(value), -1000.0, 1000.0] for name, value in start.items()}
     rest = (
-        f'load_from_file = "harvest.h5"\nfitSpots = True\ndoMinimisation = 1\nreport = False\ndevice = {device!r}\n'
+        f'load_from_file = "harvest.h5"\nfitSpots = True\ndoMinimisation = 1\nreport = False\nfitted_curve = False\nfit_centres = False\ndevice = {device!r}\n'
         f"CGUESS = {guess}"
     )
     with tempfile.TemporaryDirectory(dir=folder) as name:

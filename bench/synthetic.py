@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -92,9 +92,15 @@ def synthetic_points(n_points: int, hkl: np.ndarray, pixels: bool = False, cryst
                      "phi": random.uniform(0, 90, n)}  # fmt: skip
         return Piece(q, counts, np.ones(n), **where)
 
-    def pieces(blob: int) -> Iterator[Piece]:
+    def pieces(blob: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        end = size if stop is None else min(size, stop)
+        begins = range(start - start % PIECE, end, PIECE)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            yield from pool.map(lambda start: piece(blob, start), range(0, size, PIECE))
+            for begin, whole in zip(begins, pool.map(lambda begin: piece(blob, begin), begins), strict=True):
+                part = slice(max(start - begin, 0), end - begin)
+                columns = {field.name: getattr(whole, field.name) for field in fields(Piece)}
+                columns = {k: v[part] for k, v in columns.items() if v is not None and k != "node"}
+                yield replace(whole, **columns)
 
     mean = np.array([next(pieces(blob)).counts.mean() for blob in range(len(hkl))])
     return Points(nodes, np.full(len(hkl), size), mean, np.ones(len(hkl)), Q_MAX, pieces, Q_MIN, pixels=pixels)
