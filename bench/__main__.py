@@ -69,7 +69,10 @@ def run(script: Script, quick: bool, device: str | None) -> dict[str, object] | 
         if not path.is_file():
             print(f"{script.name} ended with exit code {code} and without figures")
             return None
-        return {**json.loads(path.read_text()), "command": command[1:], "seconds": time.perf_counter() - start}
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            found = {"found": found}
+        return {**found, "command": command[1:], "seconds": time.perf_counter() - start}
 
 
 def _mpirun() -> Path | None:

@@ -1,6 +1,6 @@
 """Speed and memory of the fit on synthetic points, beside the same pass in numba and the same fit with scipy.
 
-    python bench/fit_speed.py [--points 2e7] [--device CPU] [--sizes 1e5 1e6 1e7] [--scipy-points 1e6] [--json FILE]
+    python bench/fit_speed.py [--points 1e7] [--device CPU] [--sizes 1e5 1e6 1e7] [--scipy-points 1e6] [--json FILE]
 
 A pass is everything that an iteration does after the first: parameters to the device, kernel, sums back, elimination of
 the spots' own parameters, and the bounded step. It is measured for the constants alone, with the centres of the spots,
@@ -105,7 +105,7 @@ def difference(ours: Sums, theirs: Sums) -> float:
 
 
 def measure(
-    points: int = 20_000_000,
+    points: int = 10_000_000,
     device: str | None = None,
     sizes: tuple[int, ...] = (100_000, 1_000_000, 10_000_000),
     scipy_points: int = 1_000_000,
@@ -272,7 +272,7 @@ def _to_minimum(n_points: int, device: str | None, hkl: np.ndarray, figures: lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=float, default=2e7)
+    parser.add_argument("--points", type=float, default=1e7)
     parser.add_argument("--sizes", type=float, nargs="*", default=[1e5, 1e6, 1e7])
     parser.add_argument("--scipy-points", type=float, default=1e6)
     parser.add_argument("--spots", type=int, default=40)

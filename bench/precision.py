@@ -71,7 +71,7 @@ def in_double(job: Job) -> Sums:
         sizes=points.sizes[one],
         mean_counts=points.mean_counts[one],
         mean_correction=points.mean_correction[one],
-        pieces=lambda _: points.pieces(job.blob),
+        pieces=lambda _, *part: points.pieces(job.blob, *part),
     )
     offset = None if job.state.offset is None else job.state.offset[one]
     state = replace(job.state, factor=job.state.factor[one], baseline=job.state.baseline[one], offset=offset)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -67,7 +67,8 @@ def reflections(n: int) -> np.ndarray:
 def synthetic_points(n_points: int, hkl: np.ndarray, pixels: bool = False, crystal: Crystal | None = None) -> Points:
     """Points of as many spots as there are reflections, all of one size.
 
-    With `pixels` they also have places on a detector, which go with nothing: good for timing alone.
+    Their `pieces` also take start and stop, for a part of a spot. With `pixels` they have places on a detector, which
+    go with nothing: good for timing alone.
     """
     crystal = calcite() if crystal is None else crystal
     nodes, size, tensor = hkl @ crystal.cell.B.T, n_points // len(hkl), crystal.tensor
@@ -93,14 +94,16 @@ def synthetic_points(n_points: int, hkl: np.ndarray, pixels: bool = False, cryst
         return Piece(q, counts, np.ones(n), **where)
 
     def pieces(blob: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
-        end = size if stop is None else min(size, stop)
-        begins = range(start - start % PIECE, end, PIECE)
+        end = size if stop is None else min(stop, size)
+        firsts = range(start - start % PIECE, end, PIECE)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            for begin, whole in zip(begins, pool.map(lambda begin: piece(blob, begin), begins), strict=True):
-                part = slice(max(start - begin, 0), end - begin)
-                columns = {field.name: getattr(whole, field.name) for field in fields(Piece)}
-                columns = {k: v[part] for k, v in columns.items() if v is not None and k != "node"}
-                yield replace(whole, **columns)
+            for first, made in zip(firsts, pool.map(lambda first: piece(blob, first), firsts), strict=True):
+                yield _part(made, max(start - first, 0), end - first)
 
     mean = np.array([next(pieces(blob)).counts.mean() for blob in range(len(hkl))])
     return Points(nodes, np.full(len(hkl), size), mean, np.ones(len(hkl)), Q_MAX, pieces, Q_MIN, pixels=pixels)
+
+
+def _part(piece: Piece, start: int, stop: int) -> Piece:
+    columns = {field.name: getattr(piece, field.name) for field in fields(Piece) if field.name != "node"}
+    return Piece(**{name: None if values is None else values[start:stop] for name, values in columns.items()})

@@ -42,12 +42,14 @@ def test_closed_form_is_that_of_the_engine(temperature):
 
 
 def test_points_are_the_same_each_time_and_follow_the_model():
-    from synthetic import BASELINE, HALO, reflections, synthetic_points
+    from synthetic import BASELINE, HALO, PIECE, reflections, synthetic_points
 
-    points = synthetic_points(80_000, reflections(2))
+    points = synthetic_points(2 * (PIECE + 40_000), reflections(2))
     first, again = (np.concatenate([piece.counts for piece in points.pieces(1)]) for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    assert len(first) == points.sizes[1] == 40_000
+    assert len(first) == points.sizes[1] == PIECE + 40_000
+    part = np.concatenate([piece.q for piece in points.pieces(1, 1000, PIECE + 30)])
+    np.testing.assert_array_equal(part, np.concatenate([piece.q for piece in points.pieces(1)])[1000 : PIECE + 30])
     assert first.mean() == pytest.approx(HALO + BASELINE, rel=0.05)
 
 
