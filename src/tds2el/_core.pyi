@@ -1,5 +1,8 @@
 """Types of the compiled module, one section per topic."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -58,15 +61,22 @@ class CubeSolver:
     @property
     def not_finite(self) -> int: ...
 
-# region
+# cbf
+def read_cbf(
+    path: str, runs: list[tuple[int, int]] | None = None, wide: bool = True
+) -> npt.NDArray[np.int32] | None: ...  # None: not a whole byte-offset CBF of 32-bit integers; ValueError: damaged
+
+# gather
 _Points = tuple[
-    npt.NDArray[np.int64],  # number of each region
-    npt.NDArray[np.int32],  # row
-    npt.NDArray[np.int32],  # column
-    npt.NDArray[np.float64],  # counts
+    npt.NDArray[np.int64],  # number of each visit
+    npt.NDArray[np.unsignedinteger[Any]],  # row
+    npt.NDArray[np.unsignedinteger[Any]],  # column
+    npt.NDArray[np.number[Any]],  # counts
     npt.NDArray[np.float32],  # correction
     npt.NDArray[np.float64],  # Q (n, 3), less the shift
 ]
+# Path of a CBF; path, offset, size and type of a chunk packed with bitshuffle and LZ4; an image.
+_Source = str | tuple[str, int, int, np.dtype[Any]] | npt.NDArray[Any]
 
 class RegionGatherer:
     def __init__(
@@ -89,13 +99,26 @@ class RegionGatherer:
         threshold: float,
         saturation: float,
         border: int,
+        threads: int = 1,
+        wide: bool = True,
     ) -> None: ...
     def set_mask(self, mask: npt.NDArray[np.bool_]) -> None: ...
-    def frame(
+    def frames(
         self,
-        image: npt.NDArray[np.generic],
-        lab_to_crystal: npt.ArrayLike,
-        blobs: npt.NDArray[np.int64],
-        regions: npt.NDArray[np.int64],
-        denominator: float,
-    ) -> tuple[_Points, _Points, npt.NDArray[np.int64], npt.NDArray[np.uint8]]: ...
+        sources: Sequence[_Source],
+        turns: npt.NDArray[np.float64],  # (frames, 3, 3), lab to crystal
+        ends: npt.NDArray[np.int64],  # (frames,), end of each frame's visits
+        blobs: npt.NDArray[np.int64],  # (visits,)
+        regions: npt.NDArray[np.int64],  # (visits, 4)
+        denominators: npt.NDArray[np.float64],  # (frames,)
+    ) -> tuple[
+        _Points, _Points, npt.NDArray[np.int64], npt.NDArray[np.uint8], list[tuple[int, str]]
+    ]: ...  # points, peaks, losses (visits, 4), hot (visits,); faults (frame, text), and with any of them nothing else
+
+def sort_runs(
+    arrays: list[npt.NDArray[Any]],
+    lengths: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    out: npt.NDArray[Any],
+    threads: int,
+) -> None: ...

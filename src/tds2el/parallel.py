@@ -38,6 +38,8 @@ class World:
         This process among all.
     node_rank, node_size : int
         This process among those on the same node: they share its cores and devices.
+    beside_first : bool
+        Whether rank 0 is on the same node.
     comm : mpi4py.MPI.Comm or None
         None for a single process.
     """
@@ -46,6 +48,7 @@ class World:
     size: int = 1
     node_rank: int = 0
     node_size: int = 1
+    beside_first: bool = True
     comm: Any = None
 
     @property
@@ -147,7 +150,8 @@ def connect(environment: Mapping[str, str] = os.environ) -> World:
     if comm.Get_size() == 1:
         return World()
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    world = World(comm.Get_rank(), comm.Get_size(), node.Get_rank(), node.Get_size(), comm)
+    beside_first = node.allreduce(comm.Get_rank(), op=MPI.MIN) == 0
+    world = World(comm.Get_rank(), comm.Get_size(), node.Get_rank(), node.Get_size(), beside_first, comm)
     node.Free()
     return world
 

@@ -117,12 +117,12 @@ VANISH = """
 import sys
 from pathlib import Path
 from tds2el.experiment.frames import FrameSeries
-read = FrameSeries.read
+source = FrameSeries.source
 def vanishing(self, n):
     if n == 24:
         Path(self.names[n]).unlink()
-    return read(self, n)
-FrameSeries.read = vanishing
+    return source(self, n)
+FrameSeries.source = vanishing
 """
 
 

@@ -77,6 +77,28 @@ class FrameSeries:
             )
         return data
 
+    def source(self, n: int) -> str | images.Chunk | None:
+        """Where compiled code finds frame ``n``: the path of a CBF, or the chunk of an Eiger file; None: use `read`.
+
+        Whether a CBF is of the usual kind shows when it is read.
+
+        Raises
+        ------
+        InputError
+            A multi-frame file cannot be opened, or has changed.
+        """
+        i = int(np.searchsorted(self._ends, n, side="right"))
+        in_file = int(self._frames_in_file[i])
+        if in_file > 1:
+            return self._open_file(self.files[i], in_file).chunk(n - int(self._ends[i]) + in_file, self.shape)
+        return self.files[i] if self.files[i].lower().endswith(".cbf") else None
+
+    def check_md5(self, n: int) -> None:
+        """Raise InputError if frame ``n`` is a CBF whose checksum says that it is damaged."""
+        i = int(np.searchsorted(self._ends, n, side="right"))
+        if self._frames_in_file[i] == 1:
+            images.check_md5(self.files[i])
+
     def _open_file(self, path: str, n_frames: int) -> images.ImageFile:
         """The multi-frame file, kept open from one frame to the next."""
         if self._open is None or self._open.path != path:

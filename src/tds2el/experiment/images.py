@@ -5,9 +5,11 @@ reader loop for ever, a truncated EDF is padded with zeros (and a zero is data),
 file is missing silently has fewer frames, and all of them log lines of their own.
 """
 
+import base64
 import bz2
 import contextlib
 import gzip
+import hashlib
 import logging
 import os
 import re
@@ -23,7 +25,15 @@ _HEAD_BYTES = 16384
 _HEAD_LIMIT = 1 << 20
 _CBF_STARTER = b"\x0c\x1a\x04\xd5"
 _CBF_SIZE = re.compile(rb"X-Binary-Size:\s*(\d+)")
+_CBF_MD5 = re.compile(rb"Content-MD5:\s*([A-Za-z0-9+/=]+)")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# Bitshuffle among the registered filters of HDF5, and LZ4 among its compressions.
+_BITSHUFFLE, _LZ4 = 32008, 2
+# Little-endian, as this code's machines are.
+_PIXEL_TYPES = [np.dtype(f"<{kind}") for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")]
+
+Chunk = tuple[str, int, int, np.dtype[Any]]
+"""File, offset and size in bytes, and type of a frame that bitshuffle and LZ4 have packed."""
 
 
 @contextlib.contextmanager
@@ -112,6 +122,8 @@ def read_image(path: str) -> npt.NDArray[Any]:
     head = file_head(path)
     if is_cbf(path, head):
         check_cbf_complete(path, head)
+        if (counts := _read_byte_offset(path)) is not None:
+            return counts
         with reading(path):
             from fabio.cbfimage import CbfImage
 
@@ -121,6 +133,40 @@ def read_image(path: str) -> npt.NDArray[Any]:
         if image.n_frames != 1:
             raise InputError(f"{path}: holds {image.n_frames} frames where one is expected")
         return image.frame(0)
+
+
+def _read_byte_offset(path: str) -> npt.NDArray[np.int32] | None:
+    """The image of a plain CBF with byte-offset compression of 32-bit integers, which needs no fabio."""
+    from tds2el._core import read_cbf
+
+    try:
+        return read_cbf(path)
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
+
+
+def damaged(name: str, reason: str) -> InputError:
+    """The error to raise for a frame whose data are not what they should be."""
+    return InputError(f"{name}: damaged: {reason}; copy the file again or leave it out")
+
+
+def check_md5(path: str) -> None:
+    """Raise InputError if the binary section of a CBF does not have the checksum that its header announces.
+
+    Other formats, and a CBF whose header has none, pass.
+    """
+    with reading(path), _open(path) as stream:
+        data = stream.read()
+    start = data.find(_CBF_STARTER)
+    if not is_cbf(path, data[:_HEAD_BYTES]) or start < 0:
+        return
+    announced, size = (pattern.search(data, 0, start) for pattern in (_CBF_MD5, _CBF_SIZE))
+    if announced is None or size is None:
+        return
+    start += len(_CBF_STARTER)
+    found = base64.b64encode(hashlib.md5(data[start : start + int(size[1])], usedforsecurity=False).digest())
+    if found != announced[1]:
+        raise damaged(path, "its image does not have the checksum that its header announces")
 
 
 class ImageFile:
@@ -167,6 +213,24 @@ class ImageFile:
                 self._taken.add(index)
         return data
 
+    def chunk(self, index: int, shape: tuple[int, int]) -> Chunk | None:
+        """Where the bytes of frame ``index`` of an Eiger file are, if bitshuffle and LZ4 have packed it by itself.
+
+        None for any other frame, one of another shape too.
+        """
+        from fabio.eigerimage import EigerImage
+
+        if not isinstance(self._image, EigerImage):
+            return None
+        with reading(f"{self.path}::{index}"):
+            for dataset in self._image.dataset:
+                if dataset.ndim != 3 or dataset.shape[1:] != shape:
+                    return None
+                if index < len(dataset):
+                    return _chunk(dataset, index)
+                index -= len(dataset)
+        return None
+
     def header(self, index: int) -> str:
         """Header of frame ``index`` as text, one ``key value`` a line."""
         with reading(self.path):
@@ -181,6 +245,20 @@ class ImageFile:
             self._image.close()
         self._image = None
         self._taken = set()
+
+
+def _chunk(dataset: Any, index: int) -> Chunk | None:
+    pack = dataset.id.get_create_plist()
+    if dataset.chunks != (1, *dataset.shape[1:]) or pack.get_nfilters() != 1 or dataset.file.userblock_size:
+        return None
+    number, _, options, _ = pack.get_filter(0)
+    # The filter's options: its version (2), size of an element, size of a block, compression.
+    if number != _BITSHUFFLE or len(options) < 5 or options[4] != _LZ4 or dataset.dtype not in _PIXEL_TYPES:
+        return None
+    info = dataset.id.get_chunk_info_by_coord((index, 0, 0))
+    if info.byte_offset is None or info.filter_mask:
+        return None
+    return dataset.file.filename, info.byte_offset, info.size, dataset.dtype
 
 
 def _plain(data: Any, name: str) -> npt.NDArray[Any]:
