@@ -212,7 +212,7 @@ void register_cbf(py::module_ &m) {
         [](const std::string &path, const std::optional<std::vector<std::array<std::int64_t, 2>>> &wanted,
            bool wide) -> py::object {
             py::array_t<std::int32_t> image;
-            FileBytes file;
+            static thread_local FileBytes file;
             try {
                 const cbf::Section section = [&] {
                     py::gil_scoped_release release;

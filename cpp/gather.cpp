@@ -120,13 +120,13 @@ class RegionGatherer {
         mask_ = mask;
     }
 
+    // What a block of frames gives, or what is wrong with them.
     py::tuple frames(const py::list &sources, const dense<double> &turns, const dense<std::int64_t> &ends,
-                     const dense<std::int64_t> &blobs, const dense<std::int64_t> &regions,
-                     const dense<double> &denominators) {
+                     const dense<std::int64_t> &blobs, const dense<std::int64_t> &regions) {
         const auto n = static_cast<std::int64_t>(sources.size());
-        if (turns.size() != 9 * n || ends.size() != n || denominators.size() != n || regions.size() != 4 * blobs.size() ||
+        if (turns.size() != 9 * n || ends.size() != n || regions.size() != 4 * blobs.size() ||
             (n && ends.data()[n - 1] != blobs.size()))
-            throw std::invalid_argument("the frames' turns, visits and denominators disagree");
+            throw std::invalid_argument("the frames' turns and visits disagree");
         for (py::ssize_t i = 0; i < blobs.size(); ++i) {
             const std::int64_t *r = regions.data() + 4 * i;
             if (blobs.data()[i] < 0 || blobs.data()[i] >= static_cast<std::int64_t>(shells_.centres.size()) || r[0] < 0 ||
@@ -145,7 +145,7 @@ class RegionGatherer {
                 Gathered &found = found_[static_cast<std::size_t>(i)];
                 found.clear();
                 const Visits visits{blobs.data() + first, regions.data() + 4 * first, end - first,
-                                    to_matrix(turns.data() + 9 * i), denominators.data()[i]};
+                                    to_matrix(turns.data() + 9 * i)};
                 try {
                     std::visit([&](const auto &source) { read(source, visits, reader, found); },
                                where[static_cast<std::size_t>(i)]);
@@ -168,12 +168,57 @@ class RegionGatherer {
                               joined(where.size(), &Gathered::hot), told);
     }
 
+    // Q (n, 3) of pixels in runs of one frame and blob each, less the blob's shift.
+    template <class Pixel>
+    dense<double> places(const dense<Pixel> &row, const dense<Pixel> &column, const dense<std::int64_t> &numbers,
+                         const dense<double> &turns, const dense<std::int64_t> &blobs) const {
+        check_runs(row, column, numbers);
+        if (turns.size() != 9 * numbers.size() || blobs.size() != numbers.size())
+            throw std::invalid_argument("one turn and one blob per run");
+        for (py::ssize_t i = 0; i < blobs.size(); ++i)
+            if (blobs.data()[i] < 0 || blobs.data()[i] >= static_cast<std::int64_t>(shells_.shifts.size()))
+                throw std::invalid_argument("a blob is out of range");
+        dense<double> q({row.size(), py::ssize_t{3}});
+        double *out = q.mutable_data();
+        py::gil_scoped_release release;
+        std::int64_t first = 0;
+        for (py::ssize_t i = 0; i < numbers.size(); first += numbers.data()[i++])
+            shells_.places(row.data() + first, column.data() + first, numbers.data()[i], to_matrix(turns.data() + 9 * i),
+                           blobs.data()[i], out + 3 * first);
+        return q;
+    }
+
+    // POL·C3·denominator of pixels in runs of one denominator each.
+    template <class Pixel>
+    dense<float> corrections(const dense<Pixel> &row, const dense<Pixel> &column, const dense<std::int64_t> &numbers,
+                             const dense<double> &denominators) const {
+        check_runs(row, column, numbers);
+        if (denominators.size() != numbers.size()) throw std::invalid_argument("one denominator per run");
+        dense<float> correction(row.size());
+        float *out = correction.mutable_data();
+        py::gil_scoped_release release;
+        std::int64_t first = 0;
+        for (py::ssize_t i = 0; i < numbers.size(); first += numbers.data()[i++])
+            shells_.corrections(row.data() + first, column.data() + first, numbers.data()[i], denominators.data()[i],
+                                out + first);
+        return correction;
+    }
+
   private:
+    template <class Pixel>
+    static void check_runs(const dense<Pixel> &row, const dense<Pixel> &column, const dense<std::int64_t> &numbers) {
+        std::int64_t total = 0;
+        for (py::ssize_t i = 0; i < numbers.size(); ++i) {
+            if (numbers.data()[i] < 0) throw std::invalid_argument("a run of less than no pixels");
+            total += numbers.data()[i];
+        }
+        if (row.size() != total || column.size() != total) throw std::invalid_argument("the runs and the pixels disagree");
+    }
+
     struct Visits {
         const std::int64_t *blobs, *regions;
         std::int64_t n;
         Matrix turn;
-        double denominator;
 
         Box box(std::int64_t i) const {
             const std::int64_t *r = regions + 4 * i;
@@ -238,7 +283,7 @@ class RegionGatherer {
     template <class T> void gather(const T *image, const Visits &visits, Reader &reader, Gathered &found) const {
         for (std::int64_t i = 0; i < visits.n; ++i)
             reader.gatherer.gather(shells_, image, mask_.data(), visits.turn, visits.blobs[i], visits.box(i),
-                                   visits.denominator, found);
+                                   found);
     }
 
     // The union of the regions, row by row.
@@ -259,7 +304,7 @@ class RegionGatherer {
         }
     }
 
-    // (number of each visit, row, column, counts, correction, Q) of the first frames found.
+    // (number of each visit, row, column, counts) of the first frames found.
     py::tuple columns(std::size_t frames, std::vector<Point> Gathered::*points, std::vector<std::int64_t> Gathered::*number,
                       bool whole_numbers) {
         return std::max(shells_.rows, shells_.columns) <= std::numeric_limits<std::uint16_t>::max()
@@ -275,12 +320,10 @@ class RegionGatherer {
         const auto n = static_cast<py::ssize_t>(start.back());
         py::array_t<Pixel> row(n), column(n);
         py::array_t<std::int32_t> whole(whole_numbers ? n : 0);
-        py::array_t<double> any(whole_numbers ? 0 : n), q({n, py::ssize_t{3}});
-        py::array_t<float> correction(n);
+        py::array_t<double> any(whole_numbers ? 0 : n);
         Pixel *rows = row.mutable_data(), *columns = column.mutable_data();
         std::int32_t *wholes = whole.mutable_data();
-        double *anys = any.mutable_data(), *qs = q.mutable_data();
-        float *corrections = correction.mutable_data();
+        double *anys = any.mutable_data();
         {
             py::gil_scoped_release release;
             team_.loop(0, 1, static_cast<std::int64_t>(frames), [&](std::int64_t i, int) {
@@ -292,15 +335,13 @@ class RegionGatherer {
                         wholes[at] = static_cast<std::int32_t>(p.counts);
                     else
                         anys[at] = p.counts;
-                    corrections[at] = p.correction;
-                    std::memcpy(qs + 3 * at, p.q.data(), sizeof p.q);
                     ++at;
                 }
             });
         }
         py::object counts = whole;
         if (!whole_numbers) counts = any;
-        return py::make_tuple(joined(frames, number), row, column, counts, correction, q);
+        return py::make_tuple(joined(frames, number), row, column, counts);
     }
 
     // Numbers of the visits of the first frames found, one frame after the other.
@@ -323,41 +364,40 @@ class RegionGatherer {
     Team team_;
 };
 
-// Copies runs of rows of several arrays to one, in the given order: runs lie one after the other in the arrays, and
-// none reaches from one array into the next.
-void sort_runs(const std::vector<py::array> &arrays, const dense<std::int64_t> &lengths, const dense<std::int64_t> &order,
-               py::array &out, int threads) {
-    if (order.size() != lengths.size() || !(out.flags() & py::array::c_style) || !out.writeable())
-        throw std::invalid_argument("the order and the runs disagree");
-    const std::size_t row = static_cast<std::size_t>(out.ndim() > 1 ? out.strides(0) : out.itemsize());
-    std::vector<const std::uint8_t *> from;
-    std::size_t array = 0, at = 0;
-    for (py::ssize_t i = 0; i < lengths.size(); ++i) {
-        const auto n = static_cast<std::size_t>(lengths.data()[i]);
-        while (array < arrays.size() && at == static_cast<std::size_t>(arrays[array].shape(0))) at = 0, ++array;
-        if (!n) {
-            from.push_back(nullptr);
-            continue;
-        }
-        if (array == arrays.size() || !(arrays[array].flags() & py::array::c_style) || arrays[array].itemsize() != out.itemsize() ||
-            arrays[array].ndim() != out.ndim() || at + n > static_cast<std::size_t>(arrays[array].shape(0)))
+// Joins runs of elements: run i is numbers[i] elements from starts[i] on in arrays[which[i]].
+py::array join_runs(const std::vector<py::array> &arrays, const dense<std::int64_t> &which,
+                    const dense<std::int64_t> &starts, const dense<std::int64_t> &numbers, const py::dtype &type) {
+    if (which.size() != numbers.size() || starts.size() != numbers.size())
+        throw std::invalid_argument("one array, start and number per run");
+    std::int64_t total = 0;
+    for (py::ssize_t i = 0; i < numbers.size(); ++i) {
+        const std::int64_t w = which.data()[i], start = starts.data()[i], n = numbers.data()[i];
+        if (w < 0 || w >= static_cast<std::int64_t>(arrays.size())) throw std::invalid_argument("an array is out of range");
+        const py::array &from = arrays[static_cast<std::size_t>(w)];
+        if (from.ndim() != 1 || !(from.flags() & py::array::c_style) || from.itemsize() != type.itemsize() || start < 0 ||
+            n < 0 || start > from.size() - n)
             throw std::invalid_argument("the arrays and the runs disagree");
-        from.push_back(static_cast<const std::uint8_t *>(arrays[array].data()) + at * row);
-        at += n;
+        total += n;
     }
-    std::vector<std::size_t> to{0};
-    for (py::ssize_t i = 0; i < order.size(); ++i)
-        to.push_back(to.back() + static_cast<std::size_t>(lengths.at(order.data()[i])));
-    if (to.back() != static_cast<std::size_t>(out.shape(0))) throw std::invalid_argument("the runs do not fill the result");
-    auto *bytes = static_cast<std::uint8_t *>(out.mutable_data());
-    py::gil_scoped_release release;
-    Team(threads).loop(0, 64, order.size(), [&](std::int64_t first, int) {
-        for (std::int64_t i = first; i < std::min<std::int64_t>(first + 64, order.size()); ++i) {
-            const std::int64_t run = order.data()[i];
-            if (const auto n = static_cast<std::size_t>(lengths.data()[run]))
-                std::memcpy(bytes + to[static_cast<std::size_t>(i)] * row, from[static_cast<std::size_t>(run)], n * row);
-        }
-    });
+    py::array joined(type, total);
+    const auto size = static_cast<std::size_t>(type.itemsize());
+    auto *out = static_cast<std::uint8_t *>(joined.mutable_data());
+    for (py::ssize_t i = 0; i < numbers.size(); ++i) {
+        const auto *from = static_cast<const std::uint8_t *>(arrays[static_cast<std::size_t>(which.data()[i])].data());
+        const auto bytes = static_cast<std::size_t>(numbers.data()[i]) * size;
+        std::memcpy(out, from + static_cast<std::size_t>(starts.data()[i]) * size, bytes);
+        out += bytes;
+    }
+    return joined;
+}
+
+template <class... Pixel> void define_places(py::class_<RegionGatherer> &c) {
+    (c.def("places", &RegionGatherer::places<Pixel>, py::arg("row").noconvert(), py::arg("column").noconvert(),
+           py::arg("numbers"), py::arg("turns"), py::arg("blobs")),
+     ...);
+    (c.def("corrections", &RegionGatherer::corrections<Pixel>, py::arg("row").noconvert(),
+           py::arg("column").noconvert(), py::arg("numbers"), py::arg("denominators")),
+     ...);
 }
 
 }  // namespace
@@ -374,7 +414,8 @@ void register_gather(py::module_ &m) {
           py::arg("wide") = true);
     c.def("set_mask", &RegionGatherer::set_mask, py::arg("mask"));
     c.def("frames", &RegionGatherer::frames, py::arg("sources"), py::arg("turns"), py::arg("ends"), py::arg("blobs"),
-          py::arg("regions"), py::arg("denominators"));
-    m.def("sort_runs", &sort_runs, py::arg("arrays"), py::arg("lengths"), py::arg("order"), py::arg("out").noconvert(),
-          py::arg("threads"));
+          py::arg("regions"));
+    define_places<std::uint16_t, std::uint32_t>(c);
+    m.def("join_runs", &join_runs, py::arg("arrays"), py::arg("which"), py::arg("starts"), py::arg("numbers"),
+          py::arg("type"));
 }

@@ -6,40 +6,70 @@
 
 namespace {
 
-// What the places of a row's pixels do not depend on.
-struct Line {
+// Pixels at a time: what is computed of them stays in the cache.
+constexpr std::int64_t batch = 256;
+
+// From a pixel to Q less a shift.
+struct Way {
     Matrix pixel_to_lab, turn;
-    Vector beam, shift, centre, in_plane, normal;
-    double wave_number, pol_degree, dist, denominator, row, first_column;
+    Vector beam, shift;
+    double wave_number;
 };
 
-// Q less the shift, |q|² and correction of n pixels of a row: five columns of n.
-TDS2EL_WIDE void place(const Line &line, std::int64_t n, double *__restrict out) {
-    const Matrix &m = line.pixel_to_lab, &u = line.turn;
-    const Vector &b = line.beam, &d = line.shift, &g = line.centre, &in = line.in_plane, &no = line.normal;
-    const double k = line.wave_number, pol = line.pol_degree, row = line.row;
-    double *__restrict q0 = out, *__restrict q1 = out + n, *__restrict q2 = out + 2 * n;
-    double *__restrict square = out + 3 * n, *__restrict correction = out + 4 * n;
+TDS2EL_WIDE void to_q(const Way &way, const double *__restrict row, const double *__restrict column, std::int64_t n,
+                      double *__restrict q0, double *__restrict q1, double *__restrict q2) {
+    const Matrix m = way.pixel_to_lab, u = way.turn;
+    const Vector b = way.beam, d = way.shift;
+    const double k = way.wave_number;
     for (std::int64_t i = 0; i < n; ++i) {
-        const double column = line.first_column + static_cast<double>(i);
-        const double px = m[0][0] * row + m[0][1] * column + m[0][2];
-        const double py = m[1][0] * row + m[1][1] * column + m[1][2];
-        const double pz = m[2][0] * row + m[2][1] * column + m[2][2];
+        const double px = m[0][0] * row[i] + m[0][1] * column[i] + m[0][2];
+        const double py = m[1][0] * row[i] + m[1][1] * column[i] + m[1][2];
+        const double pz = m[2][0] * row[i] + m[2][1] * column[i] + m[2][2];
         const double inverse = 1 / std::sqrt(px * px + py * py + pz * pz);
-        const double x = px * inverse, y = py * inverse, z = pz * inverse;
-        const double kx = (x + b[0]) * k, ky = (y + b[1]) * k, kz = (z + b[2]) * k;
+        const double x = (px * inverse + b[0]) * k, y = (py * inverse + b[1]) * k, z = (pz * inverse + b[2]) * k;
         // Re-centred: what was measured at G + d counts as G everywhere.
-        const double qx = u[0][0] * kx + u[0][1] * ky + u[0][2] * kz - d[0];
-        const double qy = u[1][0] * kx + u[1][1] * ky + u[1][2] * kz - d[1];
-        const double qz = u[2][0] * kx + u[2][1] * ky + u[2][2] * kz - d[2];
-        q0[i] = qx;
-        q1[i] = qy;
-        q2[i] = qz;
-        square[i] = (qx - g[0]) * (qx - g[0]) + (qy - g[1]) * (qy - g[1]) + (qz - g[2]) * (qz - g[2]);
-        // Polarisation and the cube of the cosine to the detector's normal.
+        q0[i] = u[0][0] * x + u[0][1] * y + u[0][2] * z - d[0];
+        q1[i] = u[1][0] * x + u[1][1] * y + u[1][2] * z - d[1];
+        q2[i] = u[2][0] * x + u[2][1] * y + u[2][2] * z - d[2];
+    }
+}
+
+// Squared distances from a node.
+TDS2EL_WIDE void to_squares(const Vector &node, const double *__restrict q0, const double *__restrict q1,
+                            const double *__restrict q2, std::int64_t n, double *__restrict square) {
+    const Vector g = node;
+    for (std::int64_t i = 0; i < n; ++i)
+        square[i] = (q0[i] - g[0]) * (q0[i] - g[0]) + (q1[i] - g[1]) * (q1[i] - g[1]) + (q2[i] - g[2]) * (q2[i] - g[2]);
+}
+
+// Polarisation times the cube of the cosine to the detector's normal.
+TDS2EL_WIDE void to_corrections(const Shells &shells, const double *__restrict row, const double *__restrict column,
+                                std::int64_t n, double denominator, float *__restrict out) {
+    const Matrix m = shells.pixel_to_lab;
+    const Vector in = shells.in_plane, no = shells.normal;
+    const double pol = shells.pol_degree, dist = shells.dist;
+    for (std::int64_t i = 0; i < n; ++i) {
+        const double px = m[0][0] * row[i] + m[0][1] * column[i] + m[0][2];
+        const double py = m[1][0] * row[i] + m[1][1] * column[i] + m[1][2];
+        const double pz = m[2][0] * row[i] + m[2][1] * column[i] + m[2][2];
+        const double inverse = 1 / std::sqrt(px * px + py * py + pz * pz);
+        const double x = px * inverse, y = py * inverse, z = pz * inverse, c = dist * inverse;
         const double s = x * in[0] + y * in[1] + z * in[2], t = x * no[0] + y * no[1] + z * no[2];
-        const double c = line.dist * inverse;
-        correction[i] = (pol * (1 - s * s) + (1 - pol) * (1 - t * t)) * c * c * c * line.denominator;
+        out[i] = static_cast<float>((pol * (1 - s * s) + (1 - pol) * (1 - t * t)) * c * c * c * denominator);
+    }
+}
+
+// Calls use(first, n, rows, columns) with up to `batch` pixels at a time.
+template <class Pixel, class Use>
+void in_batches(const Pixel *row, const Pixel *column, std::int64_t n, const Use &use) {
+    double rows[batch], columns[batch];
+    for (std::int64_t first = 0; first < n; first += batch) {
+        const std::int64_t here = std::min(batch, n - first);
+        for (std::int64_t i = 0; i < here; ++i) {
+            rows[i] = static_cast<double>(row[first + i]);
+            columns[i] = static_cast<double>(column[first + i]);
+        }
+        use(first, here, rows, columns);
     }
 }
 
@@ -65,22 +95,42 @@ bool Shells::is_nearer_to_another(const Vector &q, double q2, std::int64_t blob)
     return false;
 }
 
+template <class Pixel>
+void Shells::places(const Pixel *row, const Pixel *column, std::int64_t n, const Matrix &turn, std::int64_t blob,
+                    double *q) const {
+    const Way way{pixel_to_lab, turn, beam, shifts[static_cast<std::size_t>(blob)], wave_number};
+    in_batches(row, column, n, [&](std::int64_t first, std::int64_t here, const double *rows, const double *columns) {
+        double q0[batch], q1[batch], q2[batch];
+        to_q(way, rows, columns, here, q0, q1, q2);
+        double *out = q + 3 * first;
+        for (std::int64_t i = 0; i < here; ++i, out += 3) out[0] = q0[i], out[1] = q1[i], out[2] = q2[i];
+    });
+}
+
+template <class Pixel>
+void Shells::corrections(const Pixel *row, const Pixel *column, std::int64_t n, double denominator,
+                         float *correction) const {
+    in_batches(row, column, n, [&](std::int64_t first, std::int64_t here, const double *rows, const double *columns) {
+        to_corrections(*this, rows, columns, here, denominator, correction + first);
+    });
+}
+
 template <class T>
 void Gatherer::gather(const Shells &shells, const T *image, const bool *mask, const Matrix &turn, std::int64_t blob,
-                      const Box &box, double denominator, Gathered &found) {
+                      const Box &box, Gathered &found) {
     const std::int64_t n = std::max<std::int64_t>(box[3] - box[2], 0);
     const Vector &g = shells.centres[static_cast<std::size_t>(blob)];
-    Line line{shells.pixel_to_lab, turn, shells.beam, shells.shifts[static_cast<std::size_t>(blob)], g,
-              shells.in_plane, shells.normal, shells.wave_number, shells.pol_degree, shells.dist, denominator, 0.0,
-              static_cast<double>(box[2])};
+    const Way way{shells.pixel_to_lab, turn, shells.beam, shells.shifts[static_cast<std::size_t>(blob)], shells.wave_number};
     const std::size_t points_before = found.points.size(), peaks_before = found.peaks.size();
     std::array<std::int64_t, n_causes> lost{};
-    row_.resize(static_cast<std::size_t>(5 * n));
+    row_.resize(static_cast<std::size_t>(6 * n));
+    double *rows = row_.data(), *columns = rows + n, *q0 = columns + n, *q1 = q0 + n, *q2 = q1 + n, *square = q2 + n;
+    for (std::int64_t i = 0; i < n; ++i) columns[i] = static_cast<double>(box[2] + i);
     hot_.clear();
-    const double *q0 = row_.data(), *q1 = q0 + n, *q2 = q1 + n, *square = q2 + n, *correction = square + n;
     for (std::int64_t r = box[0]; r < box[1]; ++r) {
-        line.row = static_cast<double>(r);
-        place(line, n, row_.data());
+        std::fill_n(rows, n, static_cast<double>(r));
+        to_q(way, rows, columns, n, q0, q1, q2);
+        to_squares(g, q0, q1, q2, n, square);
         const T *values = image + r * shells.columns + box[2];
         const bool *good_pixels = mask + r * shells.columns + box[2];
         for (std::int64_t i = 0; i < n; ++i) {
@@ -88,11 +138,10 @@ void Gatherer::gather(const Shells &shells, const T *image, const bool *mask, co
             const T value = values[i];
             const bool good = good_pixels[i], shell = square[i] >= shells.min2, hot = good && shells.above(value);
             if (!shell && !hot) continue;
-            const Vector q{q0[i] - g[0], q1[i] - g[1], q2[i] - g[2]};
-            const bool foreign = shells.is_nearer_to_another(q, square[i], blob);
+            const bool foreign =
+                shells.is_nearer_to_another({q0[i] - g[0], q1[i] - g[1], q2[i] - g[2]}, square[i], blob);
             const double counts = static_cast<double>(value);
-            const Point point{static_cast<std::int32_t>(r), static_cast<std::int32_t>(box[2] + i),
-                              static_cast<float>(correction[i]), counts, {q0[i], q1[i], q2[i]}};
+            const Point point{static_cast<std::int32_t>(r), static_cast<std::int32_t>(box[2] + i), counts};
             if (hot) {
                 hot_.push_back({r, box[2] + i});
                 if (!foreign) found.peaks.push_back(point);
@@ -136,7 +185,7 @@ std::int64_t Gatherer::reject_hot(const Box &box, std::int64_t border, std::size
 
 #define TDS2EL_GATHER(T)                                                                                              \
     template void Gatherer::gather<T>(const Shells &, const T *, const bool *, const Matrix &, std::int64_t, const Box &, \
-                                      double, Gathered &);
+                                      Gathered &);
 TDS2EL_GATHER(std::int8_t)
 TDS2EL_GATHER(std::int16_t)
 TDS2EL_GATHER(std::int32_t)
@@ -147,3 +196,10 @@ TDS2EL_GATHER(std::uint32_t)
 TDS2EL_GATHER(std::uint64_t)
 TDS2EL_GATHER(float)
 TDS2EL_GATHER(double)
+
+#define TDS2EL_PLACES(Pixel)                                                                                          \
+    template void Shells::places<Pixel>(const Pixel *, const Pixel *, std::int64_t, const Matrix &, std::int64_t,    \
+                                        double *) const;                                                              \
+    template void Shells::corrections<Pixel>(const Pixel *, const Pixel *, std::int64_t, double, float *) const;
+TDS2EL_PLACES(std::uint16_t)
+TDS2EL_PLACES(std::uint32_t)

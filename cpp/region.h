@@ -1,5 +1,6 @@
 // The pixels of one frame inside the balls |Q - G - d| <= delta_max round the nodes it sees, where d is the measured shift
-// of a Bragg peak from its node G; the Q that it gives is Q - d.
+// of a Bragg peak from its node G. A point is a pixel and its counts; what follows from its place (Q - d, correction) is
+// computed when it is asked for, which takes less time than memory for it.
 #pragma once
 
 #include <algorithm>
@@ -20,9 +21,7 @@ constexpr int n_causes = kept;
 
 struct Point {
     std::int32_t row, column;
-    float correction;
     double counts;
-    Vector q;
 };
 
 // First row, end row, first column, end column.
@@ -62,6 +61,12 @@ struct Shells {
         return n > threshold || n >= saturation;
     }
     bool is_nearer_to_another(const Vector &q, double q2, std::int64_t blob) const;
+
+    // Of n pixels: Q less the shift of the blob (n, 3), and POL·C3·denominator.
+    template <class Pixel>
+    void places(const Pixel *row, const Pixel *column, std::int64_t n, const Matrix &turn, std::int64_t blob, double *q) const;
+    template <class Pixel>
+    void corrections(const Pixel *row, const Pixel *column, std::int64_t n, double denominator, float *correction) const;
 };
 
 // Gathers frames one after the other; each thread has its own, whose memory is kept from frame to frame.
@@ -69,11 +74,10 @@ class Gatherer {
   public:
     template <class T>
     void gather(const Shells &shells, const T *image, const bool *mask, const Matrix &turn, std::int64_t blob,
-                const Box &box, double denominator, Gathered &found);
+                const Box &box, Gathered &found);
 
   private:
-    // Columns of one row of pixels.
-    std::vector<double> row_;
+    std::vector<double> row_;  // places in one row of pixels
     std::vector<std::array<std::int64_t, 2>> hot_;
     std::vector<std::uint8_t> near_;
 

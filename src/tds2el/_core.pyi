@@ -67,13 +67,12 @@ def read_cbf(
 ) -> npt.NDArray[np.int32] | None: ...  # None: not a whole byte-offset CBF of 32-bit integers; ValueError: damaged
 
 # gather
+_Pixels = npt.NDArray[np.unsignedinteger[Any]]  # uint16, or uint32 for large detectors
 _Points = tuple[
     npt.NDArray[np.int64],  # number of each visit
-    npt.NDArray[np.unsignedinteger[Any]],  # row
-    npt.NDArray[np.unsignedinteger[Any]],  # column
-    npt.NDArray[np.number[Any]],  # counts
-    npt.NDArray[np.float32],  # correction
-    npt.NDArray[np.float64],  # Q (n, 3), less the shift
+    _Pixels,  # row
+    _Pixels,  # column
+    npt.NDArray[np.number[Any]],  # counts: int32 if these hold all that the frames' type does, or float64
 ]
 # Path of a CBF; path, offset, size and type of a chunk packed with bitshuffle and LZ4; an image.
 _Source = str | tuple[str, int, int, np.dtype[Any]] | npt.NDArray[Any]
@@ -110,15 +109,30 @@ class RegionGatherer:
         ends: npt.NDArray[np.int64],  # (frames,), end of each frame's visits
         blobs: npt.NDArray[np.int64],  # (visits,)
         regions: npt.NDArray[np.int64],  # (visits, 4)
-        denominators: npt.NDArray[np.float64],  # (frames,)
     ) -> tuple[
         _Points, _Points, npt.NDArray[np.int64], npt.NDArray[np.uint8], list[tuple[int, str]]
     ]: ...  # points, peaks, losses (visits, 4), hot (visits,); faults (frame, text), and with any of them nothing else
+    # Of pixels in runs: Q (n, 3) less the blob's shift, with one turn (3, 3) and one blob per run; κ.
+    def places(
+        self,
+        row: _Pixels,
+        column: _Pixels,
+        numbers: npt.NDArray[np.int64],
+        turns: npt.NDArray[np.float64],
+        blobs: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float64]: ...
+    def corrections(
+        self,
+        row: _Pixels,
+        column: _Pixels,
+        numbers: npt.NDArray[np.int64],
+        denominators: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.float32]: ...
 
-def sort_runs(
+def join_runs(
     arrays: list[npt.NDArray[Any]],
-    lengths: npt.NDArray[np.int64],
-    order: npt.NDArray[np.int64],
-    out: npt.NDArray[Any],
-    threads: int,
-) -> None: ...
+    which: npt.NDArray[np.int64],  # array of each run
+    starts: npt.NDArray[np.int64],  # and where it begins there
+    numbers: npt.NDArray[np.int64],
+    type: np.dtype[Any],
+) -> npt.NDArray[Any]: ...

@@ -43,6 +43,16 @@ def reading(name: str) -> Iterator[None]:
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
     try:
+        with _told(name):
+            yield
+    finally:
+        log.setLevel(level)
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn any error into one InputError that names ``name``: for bytes that fabio does not see."""
+    try:
         yield
     except InputError:
         raise
@@ -52,8 +62,6 @@ def reading(name: str) -> Iterator[None]:
         # fabio and h5py raise anything from AssertionError to bare Exception on a damaged file
         reason = (str(error).strip() or "damaged or not an image").splitlines()[0]
         raise InputError(f"{name}: cannot be read: {reason}") from error
-    finally:
-        log.setLevel(level)
 
 
 def file_head(path: str) -> bytes:
@@ -61,7 +69,7 @@ def file_head(path: str) -> bytes:
 
     Raises InputError if the file cannot be read.
     """
-    with reading(path), _open(path) as stream:
+    with _told(path), _open(path) as stream:
         head = stream.read(_HEAD_BYTES)
         if is_cbf(path, head):
             while _CBF_STARTER not in head and len(head) < _HEAD_LIMIT:
@@ -98,7 +106,7 @@ def check_cbf_complete(path: str, head: bytes) -> None:
         raise InputError(f"{path}: not a CBF, or cut off in its header; copy the file again or leave it out")
     if path.endswith((".gz", ".bz2")):
         return  # the decompressor notices the missing end
-    with reading(path):
+    with _told(path):
         there = os.stat(path).st_size - start - len(_CBF_STARTER)
     if there < int(size[1]):
         raise InputError(
@@ -155,7 +163,7 @@ def check_md5(path: str) -> None:
 
     Other formats, and a CBF whose header has none, pass.
     """
-    with reading(path), _open(path) as stream:
+    with _told(path), _open(path) as stream:
         data = stream.read()
     start = data.find(_CBF_STARTER)
     if not is_cbf(path, data[:_HEAD_BYTES]) or start < 0:

@@ -1,7 +1,9 @@
-"""From points in the order of reading to columns sorted by blob."""
+"""From points in the order of reading to pieces of columns sorted by blob."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,77 +14,135 @@ from tds2el.parallel import World
 IntArray = npt.NDArray[np.int64]
 AnyArray = npt.NDArray[Any]
 
-COLUMNS = ("row", "column", "counts", "correction", "Q")
+PIECE = 1 << 16
+"""Points of a piece, about: its columns stay in the cache of a core."""
 
 
 class PointList:
     """The points that one rank has read, in the order of frames.
 
-    They lie in runs of one frame and blob each, row-major within a run. Columns leave one at a time, sorted by
-    blob, then frame, row, column, and are forgotten: the peak of memory is the points plus one column.
+    They lie in runs of one frame and blob each, row-major within a run.
     """
 
-    def __init__(self, with_background: bool = False) -> None:
-        self.names = (*COLUMNS, "background") if with_background else COLUMNS
+    def __init__(self) -> None:
         # Of the runs.
-        self._frame: list[IntArray] = []
-        self._blob: list[IntArray] = []
-        self._number: list[IntArray] = []
-        # Of the points, piece by piece as they came.
-        self._columns: dict[str, list[AnyArray]] = {name: [] for name in self.names}
+        self.frame: list[IntArray] = []
+        self.blob: list[IntArray] = []
+        self.numbers: list[IntArray] = []
+        # Of the points, a block of frames each.
+        self.row: list[AnyArray] = []
+        self.column: list[AnyArray] = []
+        self.counts: list[AnyArray] = []
 
-    def add(self, frame: IntArray, blob: IntArray, points: tuple[AnyArray, ...]) -> None:
-        """Append runs of points: (number of each run, row, column, counts, correction, Q[, background])."""
-        number, *columns = points
-        if not columns[0].size:
+    def add(
+        self, frame: IntArray, blob: IntArray, number: IntArray, row: AnyArray, column: AnyArray, counts: AnyArray
+    ) -> None:
+        """Append a block's runs (frame, blob and number of points) and their points."""
+        if not row.size:
             return
-        some = number > 0
-        self._frame.append(frame[some])
-        self._blob.append(blob[some])
-        self._number.append(number[some])
-        for name, values in zip(self.names, columns, strict=True):
-            self._columns[name].append(values)
+        self.frame.append(frame)
+        self.blob.append(blob)
+        self.numbers.append(number)
+        self.row.append(row)
+        self.column.append(column)
+        self.counts.append(counts)
 
     def number(self, n_blobs: int) -> IntArray:
         """Points of each blob."""
-        return _totals(self._blob, self._number, n_blobs)
+        return _totals(self.blob, self.numbers, n_blobs)
 
     def number_in_frames(self, n_frames: int) -> IntArray:
         """Points of each frame, all blobs together."""
-        return _totals(self._frame, self._number, n_frames)
+        return _totals(self.frame, self.numbers, n_frames)
 
-    def counts_type(self, world: World) -> type[np.number[Any]]:
+    def counts_type(self, world: World) -> np.dtype[Any]:
         """The smallest of int32, float32 and float64 that holds all ranks' counts exactly (collective)."""
-        for dtype in (np.int32, np.float32):
+        for kind in (np.int32, np.float32):
             with np.errstate(invalid="ignore", over="ignore"):
-                misfits = sum(
-                    c.dtype != dtype and not np.array_equal(c.astype(dtype), c) for c in self._columns["counts"]
-                )
+                misfits = sum(c.dtype != kind and not np.array_equal(c.astype(kind), c) for c in self.counts)
             if not world.sum(misfits):
-                return dtype
-        return np.float64
+                return np.dtype(kind)
+        return np.dtype(np.float64)
 
-    def frames(self) -> npt.NDArray[np.int32]:
-        """The frame of every point, sorted by blob."""
-        order, number = self._runs()
-        frame = np.concatenate([*self._frame, np.empty(0, dtype=np.int64)]).astype(np.int32)
-        return np.repeat(frame[order], number[order])
 
-    def take(self, name: str, dtype: npt.DTypeLike, threads: int = 1) -> AnyArray:
-        """A column sorted by blob; it is forgotten here."""
-        from tds2el._core import sort_runs
+class SortedPoints:
+    """The points of a list, sorted by blob, then frame, row, column, in pieces of whole runs.
 
-        order, number = self._runs()
-        pieces = [np.ascontiguousarray(values, dtype=dtype) for values in self._columns.pop(name)]
-        result = np.empty((int(number.sum()), 3) if name == "Q" else int(number.sum()), dtype=dtype)
-        sort_runs(pieces, number, order, result, threads)
-        return result
+    Parameters
+    ----------
+    points : PointList
+    counts_type : dtype
+        The type that counts are to have.
+    """
 
-    def _runs(self) -> tuple[IntArray, IntArray]:
-        """Order of the runs by blob, and their lengths as read."""
-        if not self._blob:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        return np.argsort(np.concatenate(self._blob), kind="stable"), np.concatenate(self._number)
+    def __init__(self, points: PointList, counts_type: np.dtype[Any]) -> None:
+        none = np.empty(0, dtype=np.int64)
+        number = np.concatenate([*points.numbers, none])
+        # Runs begin where those before them in the same block end.
+        start = np.concatenate([*(np.cumsum(n) - n for n in points.numbers), none])
+        block = np.repeat(np.arange(len(points.numbers)), [n.size for n in points.numbers])
+        blob = np.concatenate([*points.blob, none])
+        order = np.argsort(blob, kind="stable")
+        self.frame, self.blob = np.concatenate([*points.frame, none])[order], blob[order]
+        self.number, self.start, self.block = number[order], start[order], block[order]
+        self.row, self.column = points.row, points.column
+        self.counts = [np.ascontiguousarray(c, dtype=counts_type) for c in points.counts]
+        self.counts_type = counts_type
+        ends = np.cumsum(self.number)
+        total = int(ends[-1]) if ends.size else 0
+        cuts = np.searchsorted(ends, np.arange(PIECE, total, PIECE)) + 1
+        runs = np.unique([0, *cuts.tolist(), ends.size]).tolist()
+        self.pieces = [Piece(self, slice(a, b), int(ends[a] - self.number[a])) for a, b in pairwise(runs)]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some successive runs of the sorted points.
+
+    Attributes
+    ----------
+    points : SortedPoints
+    runs : slice
+    first : int
+        Place of the first point among all.
+    """
+
+    points: SortedPoints
+    runs: slice
+    first: int
+
+    @property
+    def frame(self) -> IntArray:
+        """Frame of each run."""
+        return self.points.frame[self.runs]
+
+    @property
+    def blob(self) -> IntArray:
+        """Blob of each run."""
+        return self.points.blob[self.runs]
+
+    @property
+    def number(self) -> IntArray:
+        """Points of each run."""
+        return self.points.number[self.runs]
+
+    def row(self) -> AnyArray:
+        """Row of each point."""
+        return self._joined(self.points.row)
+
+    def column(self) -> AnyArray:
+        """Column of each point."""
+        return self._joined(self.points.column)
+
+    def counts(self) -> AnyArray:
+        """Counts of each point."""
+        return self._joined(self.points.counts)
+
+    def _joined(self, blocks: list[AnyArray]) -> AnyArray:
+        from tds2el._core import join_runs
+
+        start, block = self.points.start[self.runs], self.points.block[self.runs]
+        return join_runs(blocks, block, start, self.number, blocks[0].dtype)
 
 
 def _totals(places: list[IntArray], numbers: list[IntArray], size: int) -> IntArray:

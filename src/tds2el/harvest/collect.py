@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tds2el.crystal.cell import longest_reciprocal
 from tds2el.errors import InputError
 from tds2el.experiment.frames import FrameSeries
+from tds2el.harvest.assemble import SortedPoints
 from tds2el.harvest.auto import with_chosen_spots
 from tds2el.harvest.columns import Column
 from tds2el.harvest.file import LOSSES, Tables, write_harvest
@@ -143,7 +144,7 @@ def _merge_and_write(settings: Settings, inputs: Inputs, found: FrameGatherer, w
         cell=inputs.cell,
     )
     path = output_path(settings)  # the folder may have gone meanwhile
-    write_harvest(path, settings, tables, _columns(found, numbers, inputs, world), world)
+    write_harvest(path, settings, tables, _columns(found, numbers, inputs, world), found.threads, world)
     if world.rank == 0:
         _tell_absent(inputs, plan.node[n_points > 0])
         if not numbers[1].any() and np.isfinite(inputs.threshold):
@@ -179,20 +180,23 @@ def _tell_absent(inputs: Inputs, nodes: npt.NDArray[np.int64]) -> None:
 
 def _columns(found: FrameGatherer, numbers: list[npt.NDArray[np.int64]], inputs: Inputs, world: World) -> list[Column]:
     """The columns of points and peaks (collective)."""
-    pixel = np.uint16 if max(inputs.series.shape) <= np.iinfo(np.uint16).max else np.uint32
+    pixel = np.dtype(np.uint16 if max(inputs.series.shape) <= np.iinfo(np.uint16).max else np.uint32)
     columns = []
     for group, points, number in zip(("points", "peaks"), (found.points, found.peaks), numbers, strict=True):
-        types: dict[str, npt.DTypeLike] = {
-            "counts": points.counts_type(world),
-            "correction": np.float32,
-            "Q": np.float64,
-            "background": np.float32,
+        sorted_points = SortedPoints(points, points.counts_type(world))
+        types = {
+            "frame": np.dtype(np.int32),
+            "row": pixel,
+            "column": pixel,
+            "counts": sorted_points.counts_type,
+            "correction": np.dtype(np.float32),
+            "Q": np.dtype(np.float64),
         }
-        columns.append(Column(f"{group}/frame", np.dtype(np.int32), 1, number, points.frames))
-        for name in points.names:
-            dtype = np.dtype(types.get(name, pixel))
-            take = partial(points.take, name, dtype, found.threads)
-            columns.append(Column(f"{group}/{name}", dtype, 3 if name == "Q" else 1, number, take))
+        if group == "points" and inputs.background is not None:
+            types["background"] = np.dtype(np.float32)
+        for name, dtype in types.items():
+            pieces = [(piece.first, partial(found.column, name, piece)) for piece in sorted_points.pieces]
+            columns.append(Column(f"{group}/{name}", dtype, 3 if name == "Q" else 1, number, pieces))
     return columns
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from tds2el.output import writing
 from tds2el.parallel import World
 
 IntArray = npt.NDArray[np.int64]
+# First in a rank's part, first in the whole, how many.
+Slice = tuple[int, int, int]
+
+LARGEST_WRITE = 1 << 30
+"""Bytes; the system takes no more than 2³¹ at once."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +42,37 @@ class Column:
         Numbers per point.
     numbers : ndarray of int, shape (ranks, blobs)
         Points of each rank and blob. In the file they are sorted by blob, and within a blob by rank.
-    take : callable
-        This rank's part, sorted by blob; called once.
+    pieces : sequence of (int, callable)
+        This rank's part, sorted by blob, in pieces: place of the first point in the part, and what computes the values.
     """
 
     name: str
     dtype: np.dtype[Any]
     width: int
     numbers: IntArray
-    take: Callable[[], npt.NDArray[Any]]
+    pieces: Sequence[tuple[int, Callable[[], npt.NDArray[Any]]]]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the dataset."""
-        total = int(self.numbers.sum())
-        return (total, self.width) if self.width > 1 else (total,)
+        return self._shape(int(self.numbers.sum()))
+
+    def empty(self, rank: int) -> npt.NDArray[Any]:
+        """An array for all of a rank's part."""
+        return np.empty(self._shape(int(self.numbers[rank].sum())), dtype=self.dtype)
+
+    def _shape(self, number: int) -> tuple[int, ...]:
+        return (number, self.width) if self.width > 1 else (number,)
 
 
 def write_columns(
-    temporary: Path | None, path: Path, option: str, columns: Sequence[Column], offsets: Mapping[str, int], world: World
+    temporary: Path | None,
+    path: Path,
+    option: str,
+    columns: Sequence[Column],
+    offsets: Mapping[str, int],
+    threads: int,
+    world: World,
 ) -> None:
     """Write all ranks' parts to where their bytes belong (collective).
 
@@ -68,6 +86,8 @@ def write_columns(
     columns : sequence of Column
     offsets : mapping of str to int
         Position of each column's first byte.
+    threads : int
+        How many pieces are computed and written at the same time.
     world : World
 
     Raises
@@ -75,28 +95,55 @@ def write_columns(
     InputError
         On all ranks, if any fails to write.
     """
-    error: InputError | None = None
     descriptor = _open_same(temporary, path, option, world)
-    writers = world.gather_all(descriptor is not None)
+    others = [rank for rank, writes in enumerate(world.gather_all(descriptor is not None)) if not writes]
+    error: InputError | None = None
     try:
-        for column in columns:
-            part = column.take()
+        if descriptor is not None:
+            error = _write_own(descriptor, (path, option), columns, offsets, threads, world.rank)
+        for column in columns if others else ():
             if descriptor is None:
-                world.send(part, 0)
-                continue
-            error = _write(part, column, world.rank, descriptor, offsets, (path, option), error)
-            for rank in np.flatnonzero(~np.array(writers)) if world.rank == 0 else ():
-                part = np.empty((int(column.numbers[rank].sum()), *column.shape[1:]), dtype=column.dtype)
-                world.receive(part, int(rank))
-                error = _write(part, column, int(rank), descriptor, offsets, (path, option), error)
+                world.send(np.concatenate([column.empty(world.rank)[:0], *(piece() for _, piece in column.pieces)]), 0)
+            for rank in others if world.rank == 0 else ():
+                part = column.empty(rank)
+                world.receive(part, rank)
+                if error is None and descriptor is not None:
+                    places = slices(column.numbers, rank)
+                    error = _write(part, 0, places, column, descriptor, offsets[column.name], (path, option))
     finally:
         if descriptor is not None:
-            try:
-                with writing(path, option):
-                    os.close(descriptor)
-            except InputError as caught:
-                error = error or caught
+            os.close(descriptor)
     world.agree(error)
+
+
+def _write_own(
+    descriptor: int,
+    target: tuple[Path, str],
+    columns: Sequence[Column],
+    offsets: Mapping[str, int],
+    threads: int,
+    rank: int,
+) -> InputError | None:
+    """Write this rank's part; returns what went wrong, if anything did."""
+    failed: list[InputError] = []
+
+    def write(task: tuple[Column, list[Slice], int, Callable[[], npt.NDArray[Any]]]) -> None:
+        column, places, first, piece = task
+        if not failed:
+            error = _write(piece(), first, places, column, descriptor, offsets[column.name], target)
+            failed.extend([error] if error else [])
+
+    tasks = []
+    for column in columns:
+        places = slices(column.numbers, rank)
+        tasks += [(column, places, first, piece) for first, piece in column.pieces]
+    if threads == 1:
+        for task in tasks:
+            write(task)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(write, tasks))
+    return failed[0] if failed else None
 
 
 def _open_same(temporary: Path | None, path: Path, option: str, world: World) -> int | None:
@@ -127,36 +174,37 @@ def _identity(descriptor: int) -> tuple[int, int, int]:
 
 
 def _write(
-    part: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    first: int,
+    places: list[Slice],
     column: Column,
-    rank: int,
     descriptor: int,
-    offsets: Mapping[str, int],
+    offset: int,
     target: tuple[Path, str],
-    error: InputError | None,
 ) -> InputError | None:
-    """Write a rank's part, unless there was an error before; returns that, or the one that it meets."""
-    if error is not None or not part.size:
-        return error
+    """Write points of a part, from its point `first` on, to the part's places; returns what went wrong, if anything."""
+    if not values.size:
+        return None
     row = column.width * column.dtype.itemsize
-    bytes_ = part.reshape(-1).view(np.uint8).data
+    bytes_ = np.ascontiguousarray(values, dtype=column.dtype).reshape(-1).view(np.uint8).data
     try:
         with writing(*target):
-            for here, there, number in slices(column.numbers, rank):
-                position, end = here * row, (here + number) * row
-                while position < end:
-                    at = offsets[column.name] + there * row + position - here * row
-                    position += os.pwrite(descriptor, bytes_[position : min(end, position + (1 << 30))], at)
+            for here, there, number in places:
+                begin, end = max(here, first), min(here + number, first + len(values))
+                at, stop = (begin - first) * row, (end - first) * row
+                shift = offset + (there + begin - here) * row - at
+                while at < stop:
+                    at += os.pwrite(descriptor, bytes_[at : min(stop, at + LARGEST_WRITE)], at + shift)
     except InputError as caught:
         return caught
     return None
 
 
-def slices(numbers: IntArray, rank: int) -> list[tuple[int, int, int]]:
-    """Where a rank's points go: (first in its part, first in the whole, how many), in as few pieces as can be."""
+def slices(numbers: IntArray, rank: int) -> list[Slice]:
+    """Where a rank's points go, in as few pieces as can be."""
     of_blob = numbers.sum(axis=0)
     there = np.cumsum(of_blob) - of_blob + numbers[:rank].sum(axis=0)
-    pieces: list[tuple[int, int, int]] = []
+    pieces: list[Slice] = []
     here = 0
     for blob in np.flatnonzero(numbers[rank]):
         start, number = int(there[blob]), int(numbers[rank, blob])

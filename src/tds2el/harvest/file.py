@@ -75,7 +75,9 @@ class Tables:
     cell: Cell
 
 
-def write_harvest(path: Path, settings: Settings, tables: Tables, columns: Sequence[Column], world: World) -> None:
+def write_harvest(
+    path: Path, settings: Settings, tables: Tables, columns: Sequence[Column], threads: int, world: World
+) -> None:
     """Write the file, under a temporary name until it is whole (collective).
 
     Parameters
@@ -85,6 +87,8 @@ def write_harvest(path: Path, settings: Settings, tables: Tables, columns: Seque
     tables : Tables
     columns : sequence of Column
         The points and peaks, of which every rank has a part.
+    threads : int
+        Of this rank.
     world : World
 
     Raises
@@ -95,14 +99,20 @@ def write_harvest(path: Path, settings: Settings, tables: Tables, columns: Seque
     error = None
     try:
         with replaced(path, OPTION) if world.rank == 0 else nullcontext(None) as temporary:
-            _write_together(temporary, path, settings, tables, columns, world)
+            _write_together(temporary, path, settings, tables, columns, threads, world)
     except InputError as caught:
         error = caught
     world.agree(error)  # rank 0 may have failed to rename
 
 
 def _write_together(
-    temporary: Path | None, path: Path, settings: Settings, tables: Tables, columns: Sequence[Column], world: World
+    temporary: Path | None,
+    path: Path,
+    settings: Settings,
+    tables: Tables,
+    columns: Sequence[Column],
+    threads: int,
+    world: World,
 ) -> None:
     def lay_out() -> dict[str, int]:
         if temporary is None:
@@ -111,7 +121,7 @@ def _write_together(
             return _lay_out(temporary, settings, tables, columns)
 
     offsets = world.gather_all(world.attempt(lay_out))[0]
-    write_columns(temporary, path, OPTION, columns, offsets, world)
+    write_columns(temporary, path, OPTION, columns, offsets, threads, world)
 
 
 class HarvestFile:

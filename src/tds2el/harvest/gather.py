@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el.experiment.images import Chunk, damaged
-from tds2el.harvest.assemble import PointList
+from tds2el.harvest.assemble import Piece, PointList
 from tds2el.harvest.file import LOSSES
 from tds2el.harvest.inputs import Inputs
 
@@ -24,7 +24,8 @@ class FrameGatherer:
     """Reads frames and keeps what it finds, in the order of frames whatever the number of threads.
 
     CBFs and the packed frames of Eiger files are read and decoded in compiled code, and only where a region wants
-    their pixels; frames of any other kind come through fabio, one at a time.
+    their pixels; frames of any other kind come through fabio, one at a time. What is kept of a point is its pixel and
+    counts; Q and the correction are computed when they are written.
 
     Attributes
     ----------
@@ -67,8 +68,9 @@ class FrameGatherer:
         self._packed = True  # until a frame turns out to be of a kind that only fabio reads
         self.frames, first = np.unique(plan.frame, return_index=True)
         self._first = np.append(first, plan.frame.size)
+        self._turns = np.empty((self.frames.size, 3, 3))  # lab to crystal, of the frames that were read
         n_blobs = len(plan.node)
-        self.points, self.peaks = PointList(inputs.background is not None), PointList()
+        self.points, self.peaks = PointList(), PointList()
         self.lost = np.zeros((n_blobs, len(LOSSES)), dtype=np.int64)
         self.hot_frames = np.zeros(n_blobs, dtype=np.int64)
 
@@ -113,24 +115,43 @@ class FrameGatherer:
 
     def _gather(self, members: list[int], sources: Sequence[Source]) -> list[tuple[int, str]]:
         """Add what is found in successive frames, or return what is wrong with them."""
-        inputs, frames = self._inputs, self.frames[members]
+        frames, plan = self.frames[members], self._inputs.plan
         visits = slice(self._first[members[0]], self._first[members[-1] + 1])
         number = np.diff(self._first[members[0] : members[-1] + 2])
-        blobs, denominators = inputs.plan.blob[visits], inputs.denominator[frames]
-        turns = [inputs.geometry.lab_to_crystal(inputs.geometry.phi(x)) for x in inputs.series.angle_index[frames]]
+        blobs = plan.blob[visits]
+        geometry, phi = self._inputs.geometry, self._inputs.geometry.phi(self._inputs.series.angle_index[frames])
+        turns = np.array([geometry.lab_to_crystal(x) for x in phi], dtype=np.float64)
+        self._turns[members] = turns
         points, peaks, lost, hot, faults = self._gatherer.frames(
-            sources, np.array(turns), np.cumsum(number), blobs, inputs.plan.region[visits], denominators
+            sources, turns, np.cumsum(number), blobs, plan.region[visits]
         )
         if faults:
             return faults
-        columns: tuple[npt.NDArray[Any], ...] = points
-        if inputs.background is not None:
-            n, row, column, *_ = points
-            rate = inputs.background.rate[row, column]
-            columns = (*points, rate * np.repeat(np.repeat(denominators, number), n))
         frame_of_visit = np.repeat(frames, number)
-        self.points.add(frame_of_visit, blobs, columns)
-        self.peaks.add(frame_of_visit, blobs, peaks)
+        self.points.add(frame_of_visit, blobs, *points)
+        self.peaks.add(frame_of_visit, blobs, *peaks)
         np.add.at(self.lost, blobs, lost)
         np.add.at(self.hot_frames, blobs, hot)
         return []
+
+    def column(self, name: str, piece: Piece) -> npt.NDArray[Any]:
+        """A column of a piece of `points` or `peaks`: row, column, frame, counts, correction, Q or background."""
+        if name == "counts":
+            return piece.counts()
+        if name == "frame":
+            return np.repeat(piece.frame.astype(np.int32), piece.number)
+        row = piece.row()
+        if name == "row":
+            return row
+        column = piece.column()
+        if name == "column":
+            return column
+        if name == "Q":
+            turns = self._turns[np.searchsorted(self.frames, piece.frame)]
+            return self._gatherer.places(row, column, piece.number, turns, piece.blob)
+        denominators = self._inputs.denominator[piece.frame]
+        if name == "correction":
+            return self._gatherer.corrections(row, column, piece.number, denominators)
+        assert self._inputs.background is not None
+        rate = self._inputs.background.rate[row, column]
+        return (rate * np.repeat(denominators, piece.number)).astype(np.float32)
