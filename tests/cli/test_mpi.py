@@ -164,8 +164,8 @@ import os, signal, sys
 from tds2el.cli.main import main
 from tds2el.harvest import columns
 write = columns._write
-def write_and_die(part, column, *arguments):
-    write(part, column, *arguments)
+def write_and_die(values, first, places, column, *arguments):
+    write(values, first, places, column, *arguments)
     if column.name == "points/row":
         os.kill(os.getpid(), signal.SIGKILL)
 columns._write = write_and_die

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from functools import partial
 from pathlib import Path
@@ -13,13 +12,12 @@ import numpy.typing as npt
 
 from tds2el.crystal.cell import longest_reciprocal
 from tds2el.errors import InputError
-from tds2el.experiment.frames import FrameSeries
 from tds2el.harvest.assemble import SortedPoints
 from tds2el.harvest.auto import with_chosen_spots
 from tds2el.harvest.columns import Column
 from tds2el.harvest.file import LOSSES, Tables, write_harvest
 from tds2el.harvest.gather import FrameGatherer
-from tds2el.harvest.inputs import Inputs, output_path, prepare, read_scan
+from tds2el.harvest.inputs import Inputs, output_path, prepare, read_scan, share_headers
 from tds2el.harvest.nodes import node_names
 from tds2el.parallel import World
 from tds2el.progress import Stage
@@ -49,13 +47,12 @@ def harvest(settings: Settings, world: World) -> Path:
     InputError
         On all ranks alike, for any fault of the inputs; an existing file of that name is then untouched.
     """
+    scanned = share_headers(settings, world)
     scan = None
     if settings.harvest.collectSpots == "auto":
-        scan = world.attempt(lambda: read_scan(settings))
-        _check_series(scan.series, world)
+        scan = world.attempt(lambda: read_scan(settings, scanned))
         settings = with_chosen_spots(settings, scan, world)
-    inputs = world.attempt(lambda: prepare(settings, scan))
-    _check_series(inputs.series, world)
+    inputs = world.attempt(lambda: prepare(settings, scan, scanned))
     if world.rank == 0:
         for text in inputs.notes:
             logger.info("%s", text)
@@ -64,15 +61,6 @@ def harvest(settings: Settings, world: World) -> Path:
     threads = settings.harvest.threads or world.cores
     found = _read_frames(inputs, threads, settings.harvest.check_md5, world)
     return _merge_and_write(settings, inputs, found, world)
-
-
-def _check_series(series: FrameSeries, world: World) -> None:
-    """Refuse a scan of which the ranks see different frames (collective)."""
-    listing = hashlib.sha256("\n".join(series.names).encode()).hexdigest()
-    error = None
-    if len(set(world.gather_all(listing))) > 1:
-        error = InputError("images_prefix: the ranks see different lists of frames; wait until the series is complete")
-    world.agree(error)
 
 
 def _read_frames(inputs: Inputs, threads: int, check_md5: bool, world: World) -> FrameGatherer:

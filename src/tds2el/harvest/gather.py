@@ -68,7 +68,8 @@ class FrameGatherer:
         self._packed = True  # until a frame turns out to be of a kind that only fabio reads
         self.frames, first = np.unique(plan.frame, return_index=True)
         self._first = np.append(first, plan.frame.size)
-        self._turns = np.empty((self.frames.size, 3, 3))  # lab to crystal, of the frames that were read
+        # Lab to crystal, of all frames at once: no rank has other bits than the rest.
+        self._turns = geometry.lab_to_crystal(geometry.phi(inputs.series.angle_index[self.frames]))
         n_blobs = len(plan.node)
         self.points, self.peaks = PointList(), PointList()
         self.lost = np.zeros((n_blobs, len(LOSSES)), dtype=np.int64)
@@ -119,11 +120,8 @@ class FrameGatherer:
         visits = slice(self._first[members[0]], self._first[members[-1] + 1])
         number = np.diff(self._first[members[0] : members[-1] + 2])
         blobs = plan.blob[visits]
-        geometry, phi = self._inputs.geometry, self._inputs.geometry.phi(self._inputs.series.angle_index[frames])
-        turns = np.array([geometry.lab_to_crystal(x) for x in phi], dtype=np.float64)
-        self._turns[members] = turns
         points, peaks, lost, hot, faults = self._gatherer.frames(
-            sources, turns, np.cumsum(number), blobs, plan.region[visits]
+            sources, self._turns[members], np.cumsum(number), blobs, plan.region[visits]
         )
         if faults:
             return faults
