@@ -3,9 +3,15 @@
 // than 8 pixels at the end follow as they are.
 #include "bitshuffle.h"
 
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <string_view>
+
+namespace py = pybind11;
 
 namespace bitshuffle {
 namespace {
@@ -129,3 +135,25 @@ void decode(const std::uint8_t *chunk, std::size_t size, std::int64_t n, int wid
 }
 
 }  // namespace bitshuffle
+
+void register_bitshuffle(py::module_ &m) {
+    m.def(
+        "unpack_bitshuffle",
+        [](const py::bytes &chunk, std::int64_t pixels, int width,
+           const std::optional<std::vector<std::array<std::int64_t, 2>>> &wanted) {
+            if (pixels < 0 || (width != 1 && width != 2 && width != 4 && width != 8))
+                throw py::value_error("pixels of 1, 2, 4 or 8 bytes are needed");
+            const Runs runs = checked_runs(wanted, pixels);
+            const auto packed = static_cast<std::string_view>(chunk);
+            std::string image(static_cast<std::size_t>(pixels * width), '\0');
+            bitshuffle::Block block;
+            try {
+                bitshuffle::decode(reinterpret_cast<const std::uint8_t *>(packed.data()), packed.size(), pixels, width,
+                                   runs, reinterpret_cast<std::uint8_t *>(image.data()), block);
+            } catch (const Damaged &error) {
+                throw py::value_error(error.what());
+            }
+            return py::bytes(image);
+        },
+        py::arg("chunk"), py::arg("pixels"), py::arg("width"), py::arg("runs") = py::none());
+}

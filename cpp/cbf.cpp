@@ -220,18 +220,10 @@ void register_cbf(py::module_ &m) {
                     return cbf::find_section(file.data(), file.size());
                 }();
                 const std::int64_t n = section.rows * section.columns;
-                Runs runs{{0, n}};
+                const Runs runs = checked_runs(wanted, n);
                 image = py::array_t<std::int32_t>({section.rows, section.columns});
                 std::int32_t *pixels = image.mutable_data();
-                if (wanted) {
-                    runs.clear();
-                    for (const auto &run : *wanted) {
-                        if (run[0] < (runs.empty() ? 0 : runs.back().end) || run[1] < run[0] || run[1] > n)
-                            throw py::index_error("runs must ascend within the image");
-                        runs.push_back({run[0], run[1]});
-                    }
-                    std::fill_n(pixels, n, 0);
-                }
+                if (wanted) std::fill_n(pixels, n, 0);
                 py::gil_scoped_release release;
                 cbf::decode(section, runs, pixels, wide);
             } catch (const Foreign &) {

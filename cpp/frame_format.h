@@ -1,7 +1,9 @@
 // What the decoders of frames share: which pixels are wanted, and what may be wrong with a file.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <vector>
 
@@ -18,3 +20,15 @@ struct Foreign {};
 struct Damaged : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
+
+// The runs that a caller names, or one of all n pixels; out_of_range unless they are as runs must be.
+inline Runs checked_runs(const std::optional<std::vector<std::array<std::int64_t, 2>>> &wanted, std::int64_t n) {
+    if (!wanted) return {{0, n}};
+    Runs runs;
+    for (const auto &run : *wanted) {
+        if (run[0] < (runs.empty() ? 0 : runs.back().end) || run[1] < run[0] || run[1] > n)
+            throw std::out_of_range("runs must ascend within the image");
+        runs.push_back({run[0], run[1]});
+    }
+    return runs;
+}

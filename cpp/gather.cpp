@@ -98,8 +98,8 @@ class RegionGatherer {
                    const dense<double> &in_plane, const dense<double> &normal, double pol_degree, double dist,
                    const dense<double> &centres, const dense<double> &shifts, const dense<double> &neighbours,
                    const dense<std::int64_t> &neighbour_offsets, double delta_min, double delta_max, double threshold,
-                   double saturation, int border, int threads, bool wide)
-        : mask_(mask), wide_(wide), readers_(static_cast<std::size_t>(std::max(threads, 1))), team_(threads) {
+                   double saturation, int border, int threads)
+        : mask_(mask), readers_(static_cast<std::size_t>(std::max(threads, 1))), team_(threads) {
         if (mask.ndim() != 2) throw std::invalid_argument("the mask must be 2-D");
         if (pixel_to_lab.size() != 9) throw std::invalid_argument("a 3x3 matrix is needed");
         shells_ = {mask.shape(0), mask.shape(1), to_matrix(pixel_to_lab.data()), to_vector(beam), 1 / lmbda,
@@ -254,7 +254,7 @@ class RegionGatherer {
         if (section.rows != shells_.rows || section.columns != shells_.columns) throw Foreign{};
         reader.cbf_image.resize(static_cast<std::size_t>(shells_.rows * shells_.columns));
         find_runs(visits, reader);
-        cbf::decode(section, reader.runs, reader.cbf_image.data(), wide_);
+        cbf::decode(section, reader.runs, reader.cbf_image.data());
         gather(reader.cbf_image.data(), visits, reader, found);
     }
 
@@ -357,7 +357,6 @@ class RegionGatherer {
     }
 
     dense<bool> mask_;
-    bool wide_;
     Shells shells_;
     std::vector<Reader> readers_;
     std::vector<Gathered> found_;  // of each frame of a block; kept, so that memory is asked for once
@@ -406,12 +405,11 @@ void register_gather(py::module_ &m) {
     py::class_<RegionGatherer> c(m, "RegionGatherer");
     c.def(py::init<const dense<bool> &, const dense<double> &, const dense<double> &, double, const dense<double> &,
                    const dense<double> &, double, double, const dense<double> &, const dense<double> &,
-                   const dense<double> &, const dense<std::int64_t> &, double, double, double, double, int, int, bool>(),
+                   const dense<double> &, const dense<std::int64_t> &, double, double, double, double, int, int>(),
           py::kw_only(), py::arg("mask"), py::arg("pixel_to_lab"), py::arg("beam"), py::arg("lmbda"),
           py::arg("in_plane"), py::arg("normal"), py::arg("pol_degree"), py::arg("dist"), py::arg("centres"),
           py::arg("shifts"), py::arg("neighbours"), py::arg("neighbour_offsets"), py::arg("delta_min"),
-          py::arg("delta_max"), py::arg("threshold"), py::arg("saturation"), py::arg("border"), py::arg("threads") = 1,
-          py::arg("wide") = true);
+          py::arg("delta_max"), py::arg("threshold"), py::arg("saturation"), py::arg("border"), py::arg("threads") = 1);
     c.def("set_mask", &RegionGatherer::set_mask, py::arg("mask"));
     c.def("frames", &RegionGatherer::frames, py::arg("sources"), py::arg("turns"), py::arg("ends"), py::arg("blobs"),
           py::arg("regions"));

@@ -3,6 +3,7 @@
 
 namespace py = pybind11;
 
+void register_bitshuffle(py::module_ &m);
 void register_cbf(py::module_ &m);
 void register_fista(py::module_ &m);
 void register_gather(py::module_ &m);
@@ -11,6 +12,7 @@ void register_symmetry(py::module_ &m);
 
 PYBIND11_MODULE(_core, m) {
     m.doc() = "Compiled parts of tds2el; use the Python modules that wrap them.";
+    register_bitshuffle(m);
     register_cbf(m);
     register_fista(m);
     register_gather(m);

@@ -66,6 +66,11 @@ def read_cbf(
     path: str, runs: list[tuple[int, int]] | None = None, wide: bool = True
 ) -> npt.NDArray[np.int32] | None: ...  # None: not a whole byte-offset CBF of 32-bit integers; ValueError: damaged
 
+# bitshuffle
+def unpack_bitshuffle(
+    chunk: bytes, pixels: int, width: int, runs: list[tuple[int, int]] | None = None
+) -> bytes: ...  # ValueError: damaged
+
 # gather
 _Pixels = npt.NDArray[np.unsignedinteger[Any]]  # uint16, or uint32 for large detectors
 _Points = tuple[
@@ -99,7 +104,6 @@ class RegionGatherer:
         saturation: float,
         border: int,
         threads: int = 1,
-        wide: bool = True,
     ) -> None: ...
     def set_mask(self, mask: npt.NDArray[np.bool_]) -> None: ...
     def frames(
