@@ -139,9 +139,9 @@ def test_a_frame_that_vanishes_ends_all_ranks(scan, monkeypatch, ranks):
 FULL_DISK_OF_RANK = """
 import resource
 from tds2el import parallel
-connect = parallel.connect
+connect_before = parallel.connect
 def connect_with_a_full_disk():
-    world = connect()
+    world = connect_before()
     if world.rank == {rank}:
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
     return world

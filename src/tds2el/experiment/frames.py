@@ -250,7 +250,7 @@ def scan_files(files: Sequence[str]) -> Scanned:
         head = images.file_head(path)
         n, header = 1, None
         if images.is_cbf(path, head):
-            images.check_cbf_complete(path, head)
+            head = images.checked_cbf_header(path, head)
         elif images.is_hdf5(head):
             headers.check_hdf5_links(path)
             with contextlib.closing(images.ImageFile(path)) as image:

@@ -98,14 +98,15 @@ def is_hdf5(head: bytes) -> bool:
     return head.startswith(_HDF5_MAGIC)
 
 
-def check_cbf_complete(path: str, head: bytes) -> None:
-    """Raise InputError unless all the bytes that the header of the CBF announces are there."""
+def checked_cbf_header(path: str, head: bytes) -> bytes:
+    """The header of a CBF; InputError unless all the bytes that it announces are there."""
     start = head.find(_CBF_STARTER)
-    size = _CBF_SIZE.search(head, 0, max(start, 0))
+    header = head[: max(start, 0)]
+    size = _CBF_SIZE.search(header)
     if start < 0 or size is None:
         raise InputError(f"{path}: not a CBF, or cut off in its header; copy the file again or leave it out")
     if path.endswith((".gz", ".bz2")):
-        return  # the decompressor notices the missing end
+        return header  # the decompressor notices the missing end
     with _told(path):
         there = os.stat(path).st_size - start - len(_CBF_STARTER)
     if there < int(size[1]):
@@ -113,6 +114,7 @@ def check_cbf_complete(path: str, head: bytes) -> None:
             f"{path}: truncated, {max(there, 0)} of {int(size[1])} bytes of its image are there; "
             "copy the file again or leave it out"
         )
+    return header
 
 
 def read_image(path: str) -> npt.NDArray[Any]:
@@ -129,7 +131,7 @@ def read_image(path: str) -> npt.NDArray[Any]:
     """
     head = file_head(path)
     if is_cbf(path, head):
-        check_cbf_complete(path, head)
+        checked_cbf_header(path, head)
         if (counts := _read_byte_offset(path)) is not None:
             return counts
         with reading(path):
@@ -192,6 +194,7 @@ class ImageFile:
         self.path = path
         self._image: Any = None
         self._taken: set[int] = set()
+        self._packed: list[_PackedDataset] | None = None
         self._load()
 
     def _load(self) -> None:
@@ -226,17 +229,13 @@ class ImageFile:
 
         None for any other frame, one of another shape too.
         """
-        from fabio.eigerimage import EigerImage
-
-        if not isinstance(self._image, EigerImage):
-            return None
-        with reading(f"{self.path}::{index}"):
-            for dataset in self._image.dataset:
-                if dataset.ndim != 3 or dataset.shape[1:] != shape:
-                    return None
-                if index < len(dataset):
-                    return _chunk(dataset, index)
-                index -= len(dataset)
+        with _told(f"{self.path}::{index}"):
+            if self._packed is None:
+                self._packed = _packed_datasets(self._image)
+            for dataset in self._packed:
+                if index < dataset.n_frames:
+                    return dataset.chunk(index) if dataset.shape == shape else None
+                index -= dataset.n_frames
         return None
 
     def header(self, index: int) -> str:
@@ -251,22 +250,40 @@ class ImageFile:
         """Close the file."""
         if self._image is not None:
             self._image.close()
-        self._image = None
+        self._image = self._packed = None
         self._taken = set()
 
 
-def _chunk(dataset: Any, index: int) -> Chunk | None:
-    pack = dataset.id.get_create_plist()
-    if dataset.chunks != (1, *dataset.shape[1:]) or pack.get_nfilters() != 1 or dataset.file.userblock_size:
-        return None
-    number, _, options, _ = pack.get_filter(0)
-    # The filter's options: its version (2), size of an element, size of a block, compression.
-    if number != _BITSHUFFLE or len(options) < 5 or options[4] != _LZ4 or dataset.dtype not in _PIXEL_TYPES:
-        return None
-    info = dataset.id.get_chunk_info_by_coord((index, 0, 0))
-    if info.byte_offset is None or info.filter_mask:
-        return None
-    return dataset.file.filename, info.byte_offset, info.size, dataset.dtype
+class _PackedDataset:
+    """A dataset of an Eiger file, with what does not differ from frame to frame asked once."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._id, self._file, self._dtype = dataset.id, dataset.file.filename, dataset.dtype
+        self.n_frames, self.shape = len(dataset), dataset.shape[1:]
+        pack = dataset.id.get_create_plist()
+        self._plain = False
+        if dataset.chunks == (1, *self.shape) and pack.get_nfilters() == 1 and not dataset.file.userblock_size:
+            number, _, options, _ = pack.get_filter(0)
+            # The filter's options: its version (2 numbers), size of an element, size of a block, compression.
+            packed = number == _BITSHUFFLE and len(options) > 4 and options[4] == _LZ4
+            self._plain = packed and self._dtype in _PIXEL_TYPES
+
+    def chunk(self, index: int) -> Chunk | None:
+        if not self._plain:
+            return None
+        info = self._id.get_chunk_info_by_coord((index, 0, 0))
+        if info.byte_offset is None or info.filter_mask:
+            return None
+        return self._file, info.byte_offset, info.size, self._dtype
+
+
+def _packed_datasets(image: Any) -> list[_PackedDataset]:
+    """The datasets of an Eiger file that fabio has opened, in the order of its frames; none if it is no such file."""
+    from fabio.eigerimage import EigerImage
+
+    if not isinstance(image, EigerImage) or any(dataset.ndim != 3 for dataset in image.dataset):
+        return []
+    return [_PackedDataset(dataset) for dataset in image.dataset]
 
 
 def _plain(data: Any, name: str) -> npt.NDArray[Any]:
