@@ -33,6 +33,13 @@ class FileBytes {
         return offset <= length_ && size <= length_ - offset && fill(offset, static_cast<std::size_t>(size));
     }
 
+    // Opens a regular file for `read` and tells its size; false if it cannot be opened.
+    bool measure(const std::string &path, std::uint64_t &size) {
+        const bool opened = open(path);
+        size = length_;
+        return opened;
+    }
+
     void close() {
         if (descriptor_ >= 0) ::close(descriptor_);
         descriptor_ = -1;

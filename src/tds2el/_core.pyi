@@ -66,6 +66,9 @@ def read_cbf(
     path: str, runs: list[tuple[int, int]] | None = None, wide: bool = True
 ) -> npt.NDArray[np.int32] | None: ...  # None: not a whole byte-offset CBF of 32-bit integers; ValueError: damaged
 
+# First bytes and size of each file, of a CBF those up to the marker of its image; None if it cannot be read.
+def file_heads(paths: list[str], threads: int) -> list[tuple[bytes, int] | None]: ...
+
 # bitshuffle
 def unpack_bitshuffle(
     chunk: bytes, pixels: int, width: int, runs: list[tuple[int, int]] | None = None

@@ -17,7 +17,8 @@ def writing(path: Path, option: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, UnicodeError) as error:  # h5py reports a full disk as either of the first two
-        raise InputError(f"{option}: {path} cannot be written ({error}); check space and permissions") from error
+        reason = " ".join(str(error).split())  # h5py's have several lines
+        raise InputError(f"{option}: {path} cannot be written ({reason}); check space and permissions") from error
 
 
 @contextmanager

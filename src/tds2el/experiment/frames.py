@@ -236,7 +236,7 @@ def frame_files(frames: FrameSettings) -> list[str]:
     return _find_files(frames.images_prefix, frames.images_postfix)
 
 
-def scan_files(files: Sequence[str]) -> Scanned:
+def scan_files(files: Sequence[str], threads: int = 1) -> Scanned:
     """Number of frames and header of each file, as cheaply as possible: a series has thousands of files.
 
     Raises
@@ -246,11 +246,10 @@ def scan_files(files: Sequence[str]) -> Scanned:
     """
     scanned: Scanned = {}
     single = False  # one frame in the first file that is neither CBF nor HDF5: one in all, checked when read
-    for path in files:
-        head = images.file_head(path)
+    for path, head in zip(files, images.file_heads(files, threads), strict=True):
         n, header = 1, None
         if images.is_cbf(path, head):
-            head = images.checked_cbf_header(path, head)
+            pass
         elif images.is_hdf5(head):
             headers.check_hdf5_links(path)
             with contextlib.closing(images.ImageFile(path)) as image:

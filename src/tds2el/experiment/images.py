@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -64,11 +64,43 @@ def _told(name: str) -> Iterator[None]:
         raise InputError(f"{name}: cannot be read: {reason}") from error
 
 
-def file_head(path: str) -> bytes:
-    """First bytes of a (perhaps gzip or bzip2 compressed) file; of a CBF at least its whole header.
+def file_heads(paths: Sequence[str], threads: int = 1) -> list[bytes]:
+    """First bytes of (perhaps gzip or bzip2 compressed) files; of a CBF, which is to be complete, its header.
 
-    Raises InputError if the file cannot be read.
+    Raises
+    ------
+    InputError
+        A file that cannot be read; a CBF that is not as long as its header says.
     """
+    from tds2el._core import file_heads
+
+    found = file_heads(list(paths), threads)
+    return [_checked_head(path, head) for path, head in zip(paths, found, strict=True)]
+
+
+def _checked_head(path: str, found: tuple[bytes, int] | None) -> bytes:
+    packed = path.endswith((".gz", ".bz2"))
+    if found is None or packed:
+        found = _head(path)
+    head, size = found
+    if not is_cbf(path, head):
+        return head
+    start = head.find(_CBF_STARTER)
+    header = head[: max(start, 0)]
+    announced = _CBF_SIZE.search(header)
+    if start < 0 or announced is None:
+        raise InputError(f"{path}: not a CBF, or cut off in its header; copy the file again or leave it out")
+    there = size - start - len(_CBF_STARTER)
+    if there < int(announced[1]) and not packed:  # a decompressor notices the missing end
+        raise InputError(
+            f"{path}: truncated, {max(there, 0)} of {int(announced[1])} bytes of its image are there; "
+            "copy the file again or leave it out"
+        )
+    return header
+
+
+def _head(path: str) -> tuple[bytes, int]:
+    """First bytes and size of what is no plain file, or of none at all."""
     with _told(path), _open(path) as stream:
         head = stream.read(_HEAD_BYTES)
         if is_cbf(path, head):
@@ -77,7 +109,7 @@ def file_head(path: str) -> bytes:
                 if not block:
                     break
                 head += block
-    return head
+        return head, os.stat(path).st_size
 
 
 def _open(path: str) -> BinaryIO:
@@ -98,25 +130,6 @@ def is_hdf5(head: bytes) -> bool:
     return head.startswith(_HDF5_MAGIC)
 
 
-def checked_cbf_header(path: str, head: bytes) -> bytes:
-    """The header of a CBF; InputError unless all the bytes that it announces are there."""
-    start = head.find(_CBF_STARTER)
-    header = head[: max(start, 0)]
-    size = _CBF_SIZE.search(header)
-    if start < 0 or size is None:
-        raise InputError(f"{path}: not a CBF, or cut off in its header; copy the file again or leave it out")
-    if path.endswith((".gz", ".bz2")):
-        return header  # the decompressor notices the missing end
-    with _told(path):
-        there = os.stat(path).st_size - start - len(_CBF_STARTER)
-    if there < int(size[1]):
-        raise InputError(
-            f"{path}: truncated, {max(there, 0)} of {int(size[1])} bytes of its image are there; "
-            "copy the file again or leave it out"
-        )
-    return header
-
-
 def read_image(path: str) -> npt.NDArray[Any]:
     """Read a file that holds one image.
 
@@ -129,9 +142,7 @@ def read_image(path: str) -> npt.NDArray[Any]:
     InputError
         The file is missing, truncated, damaged or not one two-dimensional image.
     """
-    head = file_head(path)
-    if is_cbf(path, head):
-        checked_cbf_header(path, head)
+    if is_cbf(path, file_heads([path])[0]):
         if (counts := _read_byte_offset(path)) is not None:
             return counts
         with reading(path):

@@ -17,7 +17,7 @@ from tds2el.harvest.auto import with_chosen_spots
 from tds2el.harvest.columns import Column
 from tds2el.harvest.file import LOSSES, Tables, write_harvest
 from tds2el.harvest.gather import FrameGatherer
-from tds2el.harvest.inputs import Inputs, output_path, prepare, read_scan, share_headers
+from tds2el.harvest.inputs import Inputs, output_path, prepare, read_headers, read_scan
 from tds2el.harvest.nodes import node_names
 from tds2el.parallel import World
 from tds2el.progress import Stage
@@ -47,7 +47,8 @@ def harvest(settings: Settings, world: World) -> Path:
     InputError
         On all ranks alike, for any fault of the inputs; an existing file of that name is then untouched.
     """
-    scanned = share_headers(settings, world)
+    threads = settings.harvest.threads or world.cores
+    scanned = read_headers(settings, threads, world)
     scan = None
     if settings.harvest.collectSpots == "auto":
         scan = world.attempt(lambda: read_scan(settings, scanned))
@@ -58,7 +59,6 @@ def harvest(settings: Settings, world: World) -> Path:
             logger.info("%s", text)
         for text in inputs.warnings:
             logger.warning("%s", text)
-    threads = settings.harvest.threads or world.cores
     found = _read_frames(inputs, threads, settings.harvest.check_md5, world)
     return _merge_and_write(settings, inputs, found, world)
 

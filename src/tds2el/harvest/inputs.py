@@ -118,16 +118,14 @@ class Inputs:
     notes: list[str] = field(default_factory=list)
 
 
-def share_headers(settings: Settings, world: World) -> Scanned | None:
-    """The headers of all frames, each read by one rank (collective); None for a single process.
+def read_headers(settings: Settings, threads: int, world: World) -> Scanned:
+    """The headers of all frames, each read by one rank (collective).
 
     Raises
     ------
     InputError
         On all ranks alike: what a harvest needs is missing, a file cannot be read, or ranks see different files.
     """
-    if world.size == 1:
-        return None
 
     def find() -> list[str]:
         _, _, frames, cell, _, _ = _required(settings)
@@ -142,7 +140,7 @@ def share_headers(settings: Settings, world: World) -> Scanned | None:
         error = InputError("images_prefix: the ranks see different lists of frames; wait until the series is complete")
     world.agree(error)
     share = np.array_split(np.arange(len(files)), world.size)[world.rank]
-    own = world.attempt(lambda: scan_files([files[i] for i in share]))
+    own = world.attempt(lambda: scan_files([files[i] for i in share], threads))
     return {file: found for part in world.gather_all(own) for file, found in part.items()}
 
 
