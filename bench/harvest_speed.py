@@ -1,6 +1,6 @@
 """Speed of the harvest beside bare loops that only read the same frames, in one run.
 
-    python bench/harvest_speed.py [--frames 400] [--delta-max 0.05 0.15] [--ranks 1,2] [--folder DIR] [--json FILE]
+    python bench/harvest_speed.py [--frames 1200] [--delta-max 0.05 0.15] [--ranks 1,2] [--folder DIR] [--json FILE]
 
 The frames are Poisson noise of 1 count in Pilatus 2M size (1679 × 1475), as byte-offset CBFs and as an Eiger master
 with links to files of 100 frames (uint32, bitshuffle-LZ4). The spots are reflections of calcite such that every frame
@@ -164,7 +164,7 @@ def seconds(task: Callable[[], object], cores: set[int]) -> float:
 
 
 def measure(
-    n_frames: int = 400,
+    n_frames: int = 1200,
     delta_max: float = 0.05,
     repeats: int = 5,
     ranks: tuple[int, ...] = (),
@@ -178,7 +178,7 @@ def measure(
     ranks : tuple of int
         Numbers of ranks to try under mpirun.
     parent : Path, optional
-        Where to make the folder of the frames (7 MB per frame); the system's temporary one by default.
+        Where to make the folder of the frames (4 MB per frame); the system's temporary one by default.
 
     Returns
     -------
@@ -285,7 +285,7 @@ print(peak() - before)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=400)
+    parser.add_argument("--frames", type=int, default=1200)
     parser.add_argument("--delta-max", type=float, nargs="+", default=[0.05, 0.15])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--ranks", type=lambda text: tuple(int(n) for n in text.split(",")), default=(1, 2))
