@@ -112,6 +112,10 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "a saturated pixel discards its blob's pixels of that frame, or itself with a border of 2"),
         Option("centering_file", optional(FILE), None,
                "previous harvest that gives the measured centres of the Bragg peaks"),
+        Option("check_md5", FLAG, False,
+               "1: compare each CBF frame with the checksum in its header; takes twice the time"),
+        Option("threads", optional(kinds.COUNT), None,
+               "threads of a rank that read frames; None: its share of the node's cores"),
     ),
     "Simulation and fit": (
         Option("CGUESS", kinds.START_VALUES, None,

@@ -103,6 +103,8 @@ class HarvestSettings:
     file_maxima: Path | None
     REPLICA_COLLECTION: bool
     centering_file: Path | None
+    check_md5: bool
+    threads: int | None
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,20 +21,19 @@ import numpy.typing as npt
 from tds2el import __version__
 from tds2el.crystal.cell import Cell
 from tds2el.errors import InputError
-from tds2el.output import replaced
+from tds2el.harvest.columns import Column, write_columns
+from tds2el.output import replaced, writing
 from tds2el.parallel import World
 from tds2el.settings import Settings
 
 if TYPE_CHECKING:
     import h5py
 
+OPTION = "save_to_file"
 FORMAT = "tds2el harvest"
 FORMAT_VERSION = 2
 # Why a pixel of the shell is no point, in the order of the compiled gatherer's tallies.
 LOSSES = ("nearer_to_another_node", "masked", "negative_counts", "over_threshold")
-# A fit reads counts, correction and Q, so these stay contiguous; the others are compressed.
-COMPRESSED = ("row", "column", "frame")
-CHUNK = 1 << 16
 UNITS = {
     "counts": "counts",
     "Q": "1/angstrom",
@@ -76,21 +76,19 @@ class Tables:
 
 
 def write_harvest(
-    path: Path,
-    settings: Settings,
-    tables: Tables,
-    columns: Iterable[tuple[str, npt.NDArray[Any] | None]],
-    world: World,
+    path: Path, settings: Settings, tables: Tables, columns: Sequence[Column], threads: int, world: World
 ) -> None:
-    """Write the file on rank 0, under a temporary name until it is whole (collective).
+    """Write the file, under a temporary name until it is whole (collective).
 
     Parameters
     ----------
     path : Path
     settings : Settings
     tables : Tables
-    columns : iterable of (name, array)
-        Gathered one at a time as they are asked for, on all ranks in the same order; arrays on rank 0 only.
+    columns : sequence of Column
+        The points and peaks, of which every rank has a part.
+    threads : int
+        Of this rank.
     world : World
 
     Raises
@@ -98,22 +96,32 @@ def write_harvest(
     InputError
         On all ranks if the file cannot be written; a file of that name is then untouched.
     """
-    import h5py
-
-    columns = iter(columns)
     error = None
-    if world.rank == 0:
-        try:
-            with replaced(path, "save_to_file") as temporary, h5py.File(temporary, "w") as file:
-                _write_head(file, settings, tables)
-                for name, array in columns:
-                    if array is not None:
-                        _write_column(file["entry"], name, array)
-        except InputError as caught:
-            error = caught
-    for _ in columns:
-        pass  # the other ranks' part in gathering, and rank 0's after an error
-    world.agree(error)
+    try:
+        with replaced(path, OPTION) if world.rank == 0 else nullcontext(None) as temporary:
+            _write_together(temporary, path, settings, tables, columns, threads, world)
+    except InputError as caught:
+        error = caught
+    world.agree(error)  # rank 0 may have failed to rename
+
+
+def _write_together(
+    temporary: Path | None,
+    path: Path,
+    settings: Settings,
+    tables: Tables,
+    columns: Sequence[Column],
+    threads: int,
+    world: World,
+) -> None:
+    def lay_out() -> dict[str, int]:
+        if temporary is None:
+            return {}
+        with writing(path, OPTION):
+            return _lay_out(temporary, settings, tables, columns)
+
+    offsets = world.gather_all(world.attempt(lay_out))[0]
+    write_columns(temporary, path, OPTION, columns, offsets, threads, world)
 
 
 class HarvestFile:
@@ -372,11 +380,28 @@ def _write_head(file: h5py.File, settings: Settings, tables: Tables) -> None:
     _group(entry, "peaks")
 
 
-def _write_column(entry: h5py.Group, path: str, values: npt.NDArray[Any]) -> None:
-    group, name = path.split("/")
-    packed = name in COMPRESSED and values.size > 0
-    layout = {"chunks": (min(CHUNK, values.size),), "shuffle": True, "compression": "lzf"} if packed else {}
-    _dataset(entry[group], name, values, **layout)
+def _lay_out(path: Path, settings: Settings, tables: Tables, columns: Sequence[Column]) -> dict[str, int]:
+    """Write all but the columns, for which there is room from then on; returns where in the file they begin."""
+    import h5py
+
+    offsets = {}
+    with h5py.File(path, "w") as file:
+        _write_head(file, settings, tables)
+        for column in columns:
+            group, name = column.name.split("/")
+            properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            properties.set_obj_track_times(False)
+            parent, space = file["entry"][group], h5py.h5s.create_simple(column.shape)
+            kind = h5py.h5t.py_create(column.dtype)
+            dataset = h5py.Dataset(h5py.h5d.create(parent.id, name.encode(), kind, space, properties))
+            if name in UNITS:
+                dataset.attrs["units"] = UNITS[name]
+            offsets[column.name] = dataset.id.get_offset() or 0  # None if there are no points
+    with open(path, "r+b") as stream:  # a full disk is told now, not by a part of the file
+        os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
+    return offsets
 
 
 def _group(parent: h5py.Group, name: str, nx_class: str = "NXcollection") -> h5py.Group:
@@ -385,7 +410,7 @@ def _group(parent: h5py.Group, name: str, nx_class: str = "NXcollection") -> h5p
     return group
 
 
-def _dataset(group: h5py.Group, name: str, values: npt.NDArray[Any], **layout: Any) -> None:
-    dataset = group.create_dataset(name, data=values, track_times=False, **layout)
+def _dataset(group: h5py.Group, name: str, values: npt.NDArray[Any]) -> None:
+    dataset = group.create_dataset(name, data=values, track_times=False)
     if name in UNITS:
         dataset.attrs["units"] = UNITS[name]
