@@ -164,7 +164,9 @@ def _cases(
 ) -> dict[str, object]:
     found, description = {}, ""
     for name, (crystal, common) in cases(hkl).items():
-        data, few = (synthetic_points(n, hkl, common.retuning is not None, crystal) for n in (points, FEW))
+        data, few = (
+            synthetic_points(n, hkl, common.retuning is not None, crystal, repeated=True) for n in (points, FEW)
+        )
 
         def on_device(data: Points, common: Common = common) -> Engine:
             return make_engine(device, data, common.columns, CONDITIONS)
@@ -229,7 +231,7 @@ def _cost_against_size(
         makers["numba"] = (np.inf, lambda data: NumbaEngine(data, CONDITIONS))
     found: dict[str, list[tuple[int, float]]] = {name: [] for name in makers}
     for size in sizes:
-        data = synthetic_points(size, hkl)
+        data = synthetic_points(size, hkl, repeated=True)
         for name, (most, make) in makers.items():
             if size > most:
                 continue

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -27,8 +28,9 @@ from figures import figure, hand_over
 from fit_speed import START
 from synthetic import Q_MAX, Q_MIN, calcite, reflections, synthetic_points
 from tds2el.crystal.cell import longest_reciprocal
+from tds2el.harvest.columns import Column
 from tds2el.harvest.file import LOSSES, Tables, write_harvest
-from tds2el.model.engine import Points
+from tds2el.model.engine import Piece, Points
 from tds2el.parallel import World
 from tds2el.settings import load_settings
 
@@ -70,7 +72,7 @@ def write_synthetic_harvest(folder: Path, n_points: int, hkl: np.ndarray, rest: 
     (folder / "conf.par").write_text("")
     par = folder / "input.par"
     par.write_text(PAR.format(spots=hkl.tolist(), rest='save_to_file = "harvest.h5"'))
-    points = synthetic_points(n_points, hkl)
+    points = synthetic_points(n_points, hkl, repeated=True)
     n_blobs, total = len(hkl), int(points.sizes.sum())
     nothing = np.zeros(n_blobs, dtype=np.int64)
     frame = random.integers(0, FRAMES, n_blobs)
@@ -103,29 +105,37 @@ def write_synthetic_harvest(folder: Path, n_points: int, hkl: np.ndarray, rest: 
         },
         cell=crystal.cell,
     )
-    write_harvest(folder / "harvest.h5", load_settings(par), tables, _columns(points, frame, random), World())
+    threads = len(os.sched_getaffinity(0))
+    write_harvest(folder / "harvest.h5", load_settings(par), tables, _columns(points, frame), threads, World())
     par.write_text(PAR.format(spots=hkl.tolist(), rest=rest))
     return (folder / "harvest.h5").stat().st_size, total
 
 
-def _columns(points: Points, frame: np.ndarray, random: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
-    """As a harvest has them: sorted by spot; one at a time."""
-    total = int(points.sizes.sum())
-    yield "points/frame", np.repeat(frame.astype(np.int32), points.sizes)
-    yield "points/row", random.integers(0, 1679, total).astype(np.uint16)
-    yield "points/column", random.integers(0, 1475, total).astype(np.uint16)
-    counts, correction, q, start = np.empty(total, np.int32), np.ones(total, np.float32), np.empty((total, 3)), 0
-    for blob, node in enumerate(points.nodes):
-        for piece in points.pieces(blob):
-            part = slice(start, start + len(piece.counts))
-            counts[part], q[part], start = piece.counts, piece.q + node, part.stop
-    yield "points/counts", counts
-    yield "points/correction", correction
-    yield "points/Q", q
-    for name, dtype in (("frame", np.int32), ("row", np.uint16), ("column", np.uint16), ("counts", np.int32),
-                        ("correction", np.float32)):  # fmt: skip
-        yield f"peaks/{name}", np.empty(0, dtype)
-    yield "peaks/Q", np.empty((0, 3))
+def _columns(points: Points, frame: np.ndarray) -> list[Column]:
+    """The columns of a harvest, spot after spot; nothing is above threshold."""
+    sizes = points.sizes
+    starts = (np.cumsum(sizes) - sizes).tolist()
+
+    def column(name: str, dtype: type, width: int, values: Callable[[int], np.ndarray]) -> Column:
+        pieces = [(start, lambda blob=blob: values(blob).astype(dtype)) for blob, start in enumerate(starts)]
+        return Column(f"points/{name}", np.dtype(dtype), width, sizes[None], pieces)
+
+    def pixels(end: int) -> Callable[[int], np.ndarray]:
+        return lambda blob: np.random.default_rng([blob, end]).integers(0, end, sizes[blob])
+
+    def joined(values: Callable[[Piece, int], np.ndarray]) -> Callable[[int], np.ndarray]:
+        return lambda blob: np.concatenate([values(piece, blob) for piece in points.pieces(blob)])
+
+    own = [
+        column("frame", np.int32, 1, lambda blob: np.full(sizes[blob], frame[blob])),
+        column("row", np.uint16, 1, pixels(1679)),
+        column("column", np.uint16, 1, pixels(1475)),
+        column("counts", np.int32, 1, joined(lambda piece, blob: piece.counts)),
+        column("correction", np.float32, 1, joined(lambda piece, blob: piece.correction)),
+        column("Q", np.float64, 3, joined(lambda piece, blob: piece.q + points.nodes[blob])),
+    ]
+    nothing = np.zeros((1, len(sizes)), dtype=np.int64)
+    return [*own, *(replace(c, name=c.name.replace("points", "peaks"), numbers=nothing, pieces=[]) for c in own)]
 
 
 def bare_loop(path: Path) -> int:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import cache
 
 import numpy as np
 
@@ -64,11 +65,13 @@ def reflections(n: int) -> np.ndarray:
     return np.random.default_rng(0).integers(-4, 5, size=(n, 3)) + np.array([0, 0, 9])
 
 
-def synthetic_points(n_points: int, hkl: np.ndarray, pixels: bool = False, crystal: Crystal | None = None) -> Points:
+def synthetic_points(
+    n_points: int, hkl: np.ndarray, pixels: bool = False, crystal: Crystal | None = None, repeated: bool = False
+) -> Points:
     """Points of as many spots as there are reflections, all of one size.
 
     Their `pieces` also take start and stop, for a part of a spot. With `pixels` they have places on a detector, which
-    go with nothing: good for timing alone.
+    go with nothing, and if `repeated` the first piece of a spot comes again and again: good for timing alone.
     """
     crystal = calcite() if crystal is None else crystal
     nodes, size, tensor = hkl @ crystal.cell.B.T, n_points // len(hkl), crystal.tensor
@@ -93,11 +96,17 @@ def synthetic_points(n_points: int, hkl: np.ndarray, pixels: bool = False, cryst
                      "phi": random.uniform(0, 90, n)}  # fmt: skip
         return Piece(q, counts, np.ones(n), **where)
 
+    first_piece = cache(lambda blob: piece(blob, 0))
+
     def pieces(blob: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
         end = size if stop is None else min(stop, size)
         firsts = range(start - start % PIECE, end, PIECE)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            for first, made in zip(firsts, pool.map(lambda first: piece(blob, first), firsts), strict=True):
+            for first, made in zip(
+                firsts,
+                pool.map(lambda first: first_piece(blob) if repeated else piece(blob, first), firsts),
+                strict=True,
+            ):
                 yield _part(made, max(start - first, 0), end - first)
 
     mean = np.array([next(pieces(blob)).counts.mean() for blob in range(len(hkl))])
