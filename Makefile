@@ -1,4 +1,4 @@
-# make demo | test | test-browser | lint | docs | clean; another Python than python3: make demo PYTHON=python3.12
+# make demo | test | test-browser | bench | lint | docs | clean; another Python than python3: make demo PYTHON=python3.12
 PYTHON ?= python3
 
 VENV := .venv
@@ -9,9 +9,10 @@ SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
 PACKAGE := $(VENV)/package-installed
 TOOLS := $(VENV)/tools-installed
 BROWSER_TOOLS := $(VENV)/browser-tools-installed
+BENCH_TOOLS := $(VENV)/bench-tools-installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-browser lint docs clean
+.PHONY: demo test test-browser bench lint docs clean
 
 demo: $(PACKAGE)
 	@$(BIN)/tds2el demo
@@ -22,6 +23,10 @@ test: lint
 # Skipped, with a message, where no Chromium with its chromedriver is on the PATH.
 test-browser: $(BROWSER_TOOLS)
 	@$(BIN)/pytest -q -m browser tests/browser
+
+# make bench ARGUMENTS=--quick: 2 to 3 minutes. The one step that needs a network is pip's.
+bench: $(BENCH_TOOLS)
+	@$(BIN)/python bench $(ARGUMENTS)
 
 lint: $(TOOLS)
 	@$(BIN)/ruff check --quiet
@@ -58,4 +63,8 @@ $(TOOLS): $(PACKAGE)
 
 $(BROWSER_TOOLS): $(PACKAGE)
 	@$(PIP) install 'tds2el[browser]'
+	@touch $@
+
+$(BENCH_TOOLS): $(PACKAGE)
+	@$(PIP) install 'tds2el[bench]'
 	@touch $@

@@ -11,15 +11,15 @@ sums of the two differ by more than 1e-9.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
-from fit_speed import CALCITE, CELL, CONDITIONS, seconds_per_pass, synthetic_points
-from tds2el.crystal.elasticity import tensor_structure
-from tds2el.crystal.symmetry import point_group
+from figures import figure, hand_over
+from fit_speed import seconds_per_pass
+from synthetic import CONDITIONS, calcite, reflections, synthetic_points
 from tds2el.fit.common import Common, SpotTerms
 from tds2el.fit.parameters import Constants
 from tds2el.model.device import identity_of, make_engine
@@ -30,10 +30,10 @@ from tds2el.parallel import World, connect
 from tds2el.team import Team
 
 
-def calcite() -> Common:
-    """Six free constants, and centres."""
-    structure, free = tensor_structure(point_group("1~,3(z),2(y)", CELL, None)), np.full(6, np.inf)
-    constants = Constants(structure, CALCITE, -free, free)
+def free_constants() -> Common:
+    """The six constants of calcite, free, and centres."""
+    crystal, free = calcite(), np.full(6, np.inf)
+    constants = Constants(crystal.structure, crystal.constants, -free, free)
     return Common(constants, constants.initial_scale("auto"), terms=SpotTerms(centre=True))
 
 
@@ -41,9 +41,8 @@ class Member(EngineShare):
     """A rank with its share of synthetic points."""
 
     def __init__(self, world: World, device: str | None, n_points: int, n_blobs: int) -> None:
-        self.world, self.device, self.common = world, device, calcite()
-        hkl = np.random.default_rng(0).integers(-4, 5, size=(n_blobs, 3)) + np.array([0, 0, 9])
-        self.points = synthetic_points(n_points, hkl, pixels=False)
+        self.world, self.device, self.common = world, device, free_constants()
+        self.points = synthetic_points(n_points, reflections(n_blobs))
 
     def engine(self, points) -> Engine:
         """An engine on the device of this rank."""
@@ -102,6 +101,15 @@ def measure(world: World, device: str | None, n_points: int, n_blobs: int = 41, 
             seconds={"alone": alone, "together": together},
             loading_seconds={"alone": loading, "together": shared_loading},
             difference=float(difference.max()),
+            figures=[
+                figure(
+                    f"iteration of {n_points:.0e} points, {world.size} ranks",
+                    1e3 * together,
+                    "ms",
+                    beside=1e3 * alone,
+                    than="rank 0 alone",
+                )
+            ],
         )
 
     team.run(lead)
@@ -114,7 +122,7 @@ def main() -> int:
     parser.add_argument("--blobs", type=int, default=41)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", help="as the option of that name; by default the GPUs, else the CPU")
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     world = connect()
     if world.size == 1:
@@ -130,9 +138,7 @@ def main() -> int:
         speed = f"{1e3 * seconds[name]:.2f} ms per iteration, {points / seconds[name]:.3g} points/s"
         print(f"  {ranks}: {speed}; loaded in {loading[name]:.2f} s")
     print(f"  ratio {seconds['alone'] / seconds['together']:.2f}; sums differ by {found['difference']:.1e}")
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(found, file, indent=1)
+    hand_over(found, options.json)
     return int(found["difference"] > 1e-9)
 
 

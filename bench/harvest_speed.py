@@ -1,21 +1,31 @@
-"""Speed of the harvest beside a bare loop of fabio.open(name).data over the same files, both on one process.
+"""Speed of the harvest beside bare loops that only read the same frames, in one run.
 
-    python bench/harvest_speed.py [--frames 120] [--delta-max 0.15] [--folder DIR] [--json FILE]
+    python bench/harvest_speed.py [--frames 1200] [--delta-max 0.05 0.15] [--ranks 1,2] [--folder DIR] [--json FILE]
 
-The frames are Poisson noise of 1 count in Pilatus 2M size (1679 × 1475, CBF byte-offset) round the 20 reflections of
-calcite that most frames see. Both are run in turn, several times, on files in the page cache; medians are compared.
+The frames are Poisson noise of 1 count in Pilatus 2M size (1679 × 1475), as byte-offset CBFs and as an Eiger master
+with links to files of 100 frames (uint32, bitshuffle-LZ4). The spots are reflections of calcite such that every frame
+sees at least one: 30 of them, taken in turn where frames see the fewest. All is in the page cache; what is compared is
+run in turn, several times, and medians are printed. One thread and one rank are held on one core.
+
+With --ranks harvests also run under mpirun, each rank on one core, timed from barrier to barrier (the slowest rank).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fabio
+import h5py
+import hdf5plugin
 import numpy as np
 from fabio.cbfimage import CbfImage
 
@@ -24,11 +34,14 @@ from tds2el.experiment.geometry import Geometry
 from tds2el.harvest.collect import harvest
 from tds2el.harvest.file import HarvestFile
 from tds2el.harvest.plan import make_plan
-from tds2el.parallel import World
+from tds2el.parallel import World, connect, environment_without_launcher
 from tds2el.settings import load_settings
 
 SHAPE = (1679, 1475)
-SPOTS = 20
+SPOTS = 30
+IMAGES = 40
+"""Different images; the frames are these in turn, in files of their own."""
+PER_FILE = 100
 PAR = """\
 conf_file = "conf.par"
 pixel_size = 0.172
@@ -49,81 +62,257 @@ aCC = 120.0
 images_prefix = "frame_"
 images_postfix = ".cbf"
 threshold = 1e6
-DeltaQ_min = 0.04
+DeltaQ_min = {delta_min}
 DeltaQ_max = {delta_max}
 save_to_file = "harvest.h5"
 collectSpots = {spots}
 """
+EIGER = ("images_prefix=eiger_", "images_postfix=master.h5")
 
 
 def write_frames(folder: Path, n_frames: int) -> None:
-    """Frames that differ, from a few images of noise."""
+    """The frames, in both formats."""
     random = np.random.default_rng(0)
-    for n in range(n_frames):
-        image = random.poisson(1.0, SHAPE).astype(np.int32)
-        CbfImage(data=image).write(str(folder / f"frame_{n:05d}.cbf"))
+    images = [random.poisson(1.0, SHAPE).astype(np.int32) for _ in range(min(IMAGES, n_frames))]
+    for i, image in enumerate(images):
+        CbfImage(data=image).write(str(folder / f"frame_{i:05d}.cbf"))
+    for n in range(len(images), n_frames):
+        (folder / f"frame_{n:05d}.cbf").write_bytes((folder / f"frame_{n % len(images):05d}.cbf").read_bytes())
+    with h5py.File(folder / "eiger_master.h5", "w") as master:
+        for k, start in enumerate(range(0, n_frames, PER_FILE)):
+            name, size = f"eiger_data_{k + 1:06d}.h5", min(PER_FILE, n_frames - start)
+            with h5py.File(folder / name, "w") as file:
+                packed = hdf5plugin.Bitshuffle()
+                data = file.create_dataset("entry/data/data", (size, *SHAPE), np.uint32, chunks=(1, *SHAPE), **packed)
+                for n in range(size):
+                    data[n] = images[(start + n) % len(images)]
+            master[f"entry/data/data_{k + 1:06d}"] = h5py.ExternalLink(name, "entry/data/data")
 
 
-def most_seen(folder: Path, n_frames: int, delta_max: float) -> list[list[int]]:
-    """The reflections that the most frames see."""
+def write_parfiles(folder: Path, n_frames: int, delta_max: float) -> None:
+    """Par-files that name spots of which every frame sees at least one."""
+    delta_min = min(0.04, delta_max / 4)
     (folder / "conf.par").write_text("")
-    (folder / "input.par").write_text(PAR.format(delta_max=delta_max, spots=[[1, 0, 4]]))
+    (folder / "input.par").write_text(PAR.format(delta_min=delta_min, delta_max=delta_max, spots=[[1, 0, 4]]))
     settings = load_settings(folder / "input.par")
     assert settings.experiment is not None
     assert settings.crystal.cell is not None
     cell = Cell(*settings.crystal.cell)
-    hkl = np.stack(np.meshgrid(*[np.arange(-k, k + 1) for k in (5, 5, 16)], indexing="ij"), -1).reshape(-1, 3)
+    hkl = np.stack(np.meshgrid(*[np.arange(-k, k + 1) for k in (8, 8, 25)], indexing="ij"), -1).reshape(-1, 3)
     hkl = hkl[hkl.any(axis=1)]
     delta = delta_max * longest_reciprocal(cell)
     plan = make_plan(Geometry(settings.experiment), hkl @ cell.B.T, np.arange(n_frames, dtype=float), delta, SHAPE)
-    seen = np.bincount(plan.node[plan.blob], minlength=len(hkl))
-    return [[int(i) for i in node] for node in hkl[np.argsort(-seen, kind="stable")[:SPOTS]]]
+    sees = np.zeros((len(hkl), n_frames), dtype=bool)
+    sees[plan.node[plan.blob], plan.frame] = True
+    chosen: list[int] = []
+    seen = np.zeros(n_frames, dtype=int)
+    for _ in range(SPOTS):
+        gain = (sees & (seen == seen.min())).sum(axis=1)
+        gain[chosen] = 0
+        chosen.append(int(np.argmax(gain)))
+        seen += sees[chosen[-1]]
+    assert seen.min() > 0
+    spots = [[int(i) for i in hkl[n]] for n in chosen]
+    (folder / "input.par").write_text(PAR.format(delta_min=delta_min, delta_max=delta_max, spots=spots))
 
 
-def read_all(names: list[str]) -> None:
+def fabio_open(names: list[str]) -> None:
     """What a user would write."""
     for name in names:
         fabio.open(name).data  # noqa: B018
 
 
-def timed(task: Callable[[], object]) -> tuple[float, float]:
-    """Seconds on the clock and of this process's CPU time."""
-    start, cpu = time.perf_counter(), time.process_time()
-    task()
-    return time.perf_counter() - start, time.process_time() - cpu
+def fabio_cbf(names: list[str]) -> None:
+    """The same for one who knows fabio well."""
+    for name in names:
+        CbfImage().read(name, check_MD5=False).data  # noqa: B018
+
+
+def bytes_alone(names: list[str]) -> None:
+    """The floor: the bytes of the files into memory that is there already."""
+    buffer = bytearray(16 << 20)
+    for name in names:
+        with open(name, "rb", buffering=0) as file:
+            file.readinto(buffer)
+
+
+def h5py_loop(master: Path) -> None:
+    """Every frame of an Eiger scan into memory that is there already."""
+    image = np.empty(SHAPE, np.uint32)
+    with h5py.File(master) as file:
+        for dataset in file["entry/data"].values():
+            for n in range(len(dataset)):
+                dataset.read_direct(image, np.s_[n])
+
+
+def run_harvest(folder: Path, *overrides: str) -> None:
+    """A harvest of this process alone."""
+    overrides = tuple(o.replace("images_prefix=", f"images_prefix={folder}/") for o in overrides)
+    harvest(load_settings(folder / "input.par", overrides), World())
+
+
+def seconds(task: Callable[[], object], cores: set[int]) -> float:
+    """How long a task takes on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        start = time.perf_counter()
+        task()
+        return time.perf_counter() - start
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def measure(
+    n_frames: int = 1200,
+    delta_max: float = 0.05,
+    repeats: int = 5,
+    ranks: tuple[int, ...] = (),
+    parent: Path | None = None,
+) -> dict[str, Any]:
+    """Medians of everything.
+
+    Parameters
+    ----------
+    n_frames, delta_max, repeats
+    ranks : tuple of int
+        Numbers of ranks to try under mpirun.
+    parent : Path, optional
+        Where to make the folder of the frames (4 MB per frame); the system's temporary one by default.
+
+    Returns
+    -------
+    dict
+        "ms_per_frame" of each run, the "ratio"s that matter, "ranks" (ms per frame), and what the harvest was.
+    """
+    with tempfile.TemporaryDirectory(dir=parent) as name:
+        folder = Path(name)
+        write_frames(folder, n_frames)
+        write_parfiles(folder, n_frames, delta_max)
+        return _measure(folder, n_frames, repeats, ranks) | {"delta_max": delta_max}
+
+
+def _measure(folder: Path, n_frames: int, repeats: int, ranks: tuple[int, ...]) -> dict[str, Any]:
+    names = sorted(str(path) for path in folder.glob("*.cbf"))
+    cores = sorted(os.sched_getaffinity(0))
+    one, two = {cores[0]}, set(cores[:2])
+    tasks: dict[str, tuple[Callable[[], object], set[int]]] = {
+        "bytes alone": (lambda: bytes_alone(names), one),
+        "fabio.open": (lambda: fabio_open(names), one),
+        "CbfImage.read": (lambda: fabio_cbf(names), one),
+        "harvest": (lambda: run_harvest(folder, "threads=1"), one),
+        "h5py": (lambda: h5py_loop(folder / "eiger_master.h5"), one),
+        "harvest of Eiger": (lambda: run_harvest(folder, "threads=1", *EIGER), one),
+    }
+    if len(two) == 2:
+        tasks["harvest, 2 threads"] = lambda: run_harvest(folder, "threads=2"), two
+        tasks["harvest of Eiger, 2 threads"] = lambda: run_harvest(folder, "threads=2", *EIGER), two
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(repeats):
+        for name, (task, on) in tasks.items():
+            times[name].append(seconds(task, on))
+    with HarvestFile(folder / "harvest.h5") as found:
+        points, visits = int(found.n_points.sum()), int(found.frames.sum())
+    ms = {name: 1e3 * float(np.median(values)) / n_frames for name, values in times.items()}
+    ratio = {
+        "harvest / fabio.open": ms["harvest"] / ms["fabio.open"],
+        "harvest / CbfImage.read": ms["harvest"] / ms["CbfImage.read"],
+        "harvest of Eiger / h5py": ms["harvest of Eiger"] / ms["h5py"],
+    }
+    if len(two) == 2:
+        ratio["1 thread / 2 threads"] = ms["harvest"] / ms["harvest, 2 threads"]
+        ratio["1 thread / 2 threads, Eiger"] = ms["harvest of Eiger"] / ms["harvest of Eiger, 2 threads"]
+    of_ranks = {n: 1e3 * ranked(folder, n, repeats) / n_frames for n in ranks}
+    return {
+        "frames": n_frames,
+        "spots_per_frame": visits / n_frames,
+        "points_per_frame": points / n_frames,
+        "mb_per_frame": sum(Path(name).stat().st_size for name in names) / n_frames / 1e6,
+        "seconds": times,
+        "ms_per_frame": ms,
+        "ratio": ratio,
+        "ranks": of_ranks,
+        "peak_mb": peak_memory(folder),
+    }
+
+
+def ranked(folder: Path, ranks: int, repeats: int) -> float:
+    """Median time of a harvest by ranks of one thread each."""
+    mpirun = Path(sys.executable).parent / "mpirun"
+    done = subprocess.run(
+        [mpirun, "-n", str(ranks), sys.executable, __file__, "--rank-of", folder, "--repeats", str(repeats)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment_without_launcher(),
+    )
+    return float(done.stdout.split()[-1])
+
+
+def as_rank(folder: Path, repeats: int) -> None:
+    """This process as one of the ranks; the first prints the median."""
+    world = connect()
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[world.node_rank % len(cores)]})
+    settings = load_settings(folder / "input.par", ["threads=1"])
+    times = []
+    for _ in range(repeats + 1):
+        world.sum(0)
+        start = time.perf_counter()
+        harvest(settings, world)
+        times.append(max(world.gather_all(time.perf_counter() - start)))
+    if world.rank == 0:
+        print(np.median(times[1:]))
+
+
+def peak_memory(folder: Path) -> float:
+    """MB that a harvest takes beyond what the imports do."""
+    program = """
+import re, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import harvest_speed
+import tds2el._core
+def peak():
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+before = peak()
+harvest_speed.run_harvest(Path(sys.argv[2]), "threads=1")
+print(peak() - before)
+"""
+    arguments = [sys.executable, "-c", program, str(Path(__file__).parent), str(folder)]
+    return float(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=120)
-    parser.add_argument("--delta-max", type=float, default=0.15)
+    parser.add_argument("--frames", type=int, default=1200)
+    parser.add_argument("--delta-max", type=float, nargs="+", default=[0.05, 0.15])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--ranks", type=lambda text: tuple(int(n) for n in text.split(",")), default=(1, 2))
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--rank-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
-        write_frames(folder, options.frames)
-        spots = most_seen(folder, options.frames, options.delta_max)
-        (folder / "input.par").write_text(PAR.format(delta_max=options.delta_max, spots=spots))
-        names = sorted(str(path) for path in folder.glob("*.cbf"))
-        ours, bare = [], []
-        for _ in range(options.repeats):
-            bare.append(timed(lambda: read_all(names)))
-            ours.append(timed(lambda: harvest(load_settings(folder / "input.par"), World())))
-        path = folder / "harvest.h5"
-        with HarvestFile(path) as found:
-            points, visits = int(found.n_points.sum()), int(found.frames.sum())
-    (wall, cpu), (bare_wall, bare_cpu) = np.median(ours, axis=0), np.median(bare, axis=0)
-    print(
-        f"{options.frames} Pilatus 2M frames, {SPOTS} spots, {visits / options.frames:.1f} spots and "
-        f"{points / options.frames:.0f} points per frame"
-    )
-    print(f"  time   harvest {wall:.2f} s, fabio.open loop {bare_wall:.2f} s, ratio {wall / bare_wall:.2f}")
-    print(f"  of CPU harvest {cpu:.2f} s, fabio.open loop {bare_cpu:.2f} s, ratio {cpu / bare_cpu:.2f}")
+    if options.rank_of:
+        as_rank(options.rank_of, options.repeats)
+        return
+    results = []
+    for delta_max in options.delta_max:
+        result = measure(options.frames, delta_max, options.repeats, options.ranks, options.folder)
+        results.append(result)
+        print(
+            f"{result['frames']} Pilatus 2M frames of {result['mb_per_frame']:.2f} MB, DeltaQ_max {delta_max:g}: "
+            f"{result['spots_per_frame']:.1f} of {SPOTS} spots and {result['points_per_frame']:.0f} points per frame, "
+            f"peak of memory {result['peak_mb']:.0f} MB"
+        )
+        for name, ms in result["ms_per_frame"].items():
+            print(f"  {name:28}{ms:7.3f} ms per frame")
+        for name, ratio in result["ratio"].items():
+            print(f"  {name:28}{ratio:7.3f}")
+        for n, ms in result["ranks"].items():
+            print(f"  {n:3} ranks {ms:27.3f} ms per frame, {result['ranks'][min(result['ranks'])] / ms:.2f} ×")
     if options.json:
-        result = {"points": points, "harvest": ours, "fabio": bare, "ratio": wall / bare_wall}
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,21 @@
 
 namespace py = pybind11;
 
+void register_bitshuffle(py::module_ &m);
+void register_cbf(py::module_ &m);
 void register_fista(py::module_ &m);
+void register_gather(py::module_ &m);
 void register_halo(py::module_ &m);
-void register_region(py::module_ &m);
+void register_points(py::module_ &m);
 void register_symmetry(py::module_ &m);
 
 PYBIND11_MODULE(_core, m) {
     m.doc() = "Compiled parts of tds2el; use the Python modules that wrap them.";
+    register_bitshuffle(m);
+    register_cbf(m);
     register_fista(m);
+    register_gather(m);
     register_halo(m);
-    register_region(m);
+    register_points(m);
     register_symmetry(m);
 }

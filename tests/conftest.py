@@ -38,9 +38,9 @@ def _simulated_points(
         counts = random.poisson(correction * mean * (s / s.mean() + 0.4)).astype(float)
         store.append((q, counts, correction))
 
-    def pieces(blob: int) -> Iterator[Piece]:
-        q, counts, correction = store[blob]
-        half = size // 2
+    def pieces(blob: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        q, counts, correction = (values[start:stop] for values in store[blob])
+        half = len(q) // 2
         yield Piece(q[:half], counts[:half], correction[:half])
         yield Piece(q[half:], counts[half:], correction[half:])
 

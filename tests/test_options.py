@@ -22,7 +22,7 @@ centering_file show_hkls fitSpots CGUESS Temperature density doMinimisation REPL
 testSpot_N testSpot_beta testSpot_Niter ftols do_Minimisation transform_only variations
 centring output_folder frame_angle threshold_action scale relative_error device report
 filter_ranges background_prefix background_postfix background_normalisation_file background_exposures background_scale
-n_spots fit_centres baseline reject spot_filter
+n_spots fit_centres baseline reject spot_filter fitted_curve threads check_md5
 """
 
 

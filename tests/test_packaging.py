@@ -66,7 +66,7 @@ def test_data_files_are_installed(distribution: metadata.Distribution) -> None:
     sources = Path(__file__).parents[1] / "kernels"
     for source in [*sources.glob("*.cl"), *sources.glob("*.h")]:
         assert package.joinpath("kernels", source.name).read_bytes() == source.read_bytes()
-    assert {"tds2el/kernels/tds.cl", "tds2el/py.typed"} <= {str(file) for file in distribution.files or ()}
+    assert {"tds2el/kernels/gram.cl", "tds2el/py.typed"} <= {str(file) for file in distribution.files or ()}
 
 
 def test_metadata(distribution: metadata.Distribution) -> None:

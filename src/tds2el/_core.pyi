@@ -1,5 +1,8 @@
 """Types of the compiled module, one section per topic."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +33,30 @@ def scattering_image(
     near_angle: float,
 ) -> npt.NDArray[np.float64]: ...
 
+# points
+def relative_points(
+    Q: npt.NDArray[Any],  # (n, 3)
+    node: npt.ArrayLike,
+    counts: npt.NDArray[Any],
+    correction: npt.NDArray[Any],
+    out: npt.NDArray[np.float32],  # (5 or more, capacity): x, y, z, counts, correction
+    at: int,
+    threads: int,
+) -> None: ...
+def survey(
+    counts: npt.NDArray[Any],
+    correction: npt.NDArray[Any],
+    Q: npt.NDArray[Any],
+    background: npt.NDArray[Any] | None,
+    first: int,
+    offsets: npt.NDArray[np.int64],
+    centres: npt.ArrayLike,
+    bands: int,
+    middle: float,
+    nearest: float,
+    threads: int,
+) -> tuple[bool, npt.NDArray[np.bool_], npt.NDArray[np.float64]]: ...
+
 # fista
 class CubeSolver:
     def __init__(
@@ -58,15 +85,29 @@ class CubeSolver:
     @property
     def not_finite(self) -> int: ...
 
-# region
+# cbf
+def read_cbf(
+    path: str, runs: list[tuple[int, int]] | None = None, wide: bool = True
+) -> npt.NDArray[np.int32] | None: ...  # None: not a whole byte-offset CBF of 32-bit integers; ValueError: damaged
+
+# First bytes and size of each file, of a CBF those up to the marker of its image; None if it cannot be read.
+def file_heads(paths: list[str], threads: int) -> list[tuple[bytes, int] | None]: ...
+
+# bitshuffle
+def unpack_bitshuffle(
+    chunk: bytes, pixels: int, width: int, runs: list[tuple[int, int]] | None = None
+) -> bytes: ...  # ValueError: damaged
+
+# gather
+_Pixels = npt.NDArray[np.unsignedinteger[Any]]  # uint16, or uint32 for large detectors
 _Points = tuple[
-    npt.NDArray[np.int64],  # number of each region
-    npt.NDArray[np.int32],  # row
-    npt.NDArray[np.int32],  # column
-    npt.NDArray[np.float64],  # counts
-    npt.NDArray[np.float32],  # correction
-    npt.NDArray[np.float64],  # Q (n, 3), less the shift
+    npt.NDArray[np.int64],  # number of each visit
+    _Pixels,  # row
+    _Pixels,  # column
+    npt.NDArray[np.number[Any]],  # counts: int32 if these hold all that the frames' type does, or float64
 ]
+# Path of a CBF; path, offset, size and type of a chunk packed with bitshuffle and LZ4; an image.
+_Source = str | tuple[str, int, int, np.dtype[Any]] | npt.NDArray[Any]
 
 class RegionGatherer:
     def __init__(
@@ -89,13 +130,40 @@ class RegionGatherer:
         threshold: float,
         saturation: float,
         border: int,
+        threads: int = 1,
     ) -> None: ...
     def set_mask(self, mask: npt.NDArray[np.bool_]) -> None: ...
-    def frame(
+    def frames(
         self,
-        image: npt.NDArray[np.generic],
-        lab_to_crystal: npt.ArrayLike,
+        sources: Sequence[_Source],
+        turns: npt.NDArray[np.float64],  # (frames, 3, 3), lab to crystal
+        ends: npt.NDArray[np.int64],  # (frames,), end of each frame's visits
+        blobs: npt.NDArray[np.int64],  # (visits,)
+        regions: npt.NDArray[np.int64],  # (visits, 4)
+    ) -> tuple[
+        _Points, _Points, npt.NDArray[np.int64], npt.NDArray[np.uint8], list[tuple[int, str]]
+    ]: ...  # points, peaks, losses (visits, 4), hot (visits,); faults (frame, text), and with any of them nothing else
+    # Of pixels in runs: Q (n, 3) less the blob's shift, with one turn (3, 3) and one blob per run; κ.
+    def places(
+        self,
+        row: _Pixels,
+        column: _Pixels,
+        numbers: npt.NDArray[np.int64],
+        turns: npt.NDArray[np.float64],
         blobs: npt.NDArray[np.int64],
-        regions: npt.NDArray[np.int64],
-        denominator: float,
-    ) -> tuple[_Points, _Points, npt.NDArray[np.int64], npt.NDArray[np.uint8]]: ...
+    ) -> npt.NDArray[np.float64]: ...
+    def corrections(
+        self,
+        row: _Pixels,
+        column: _Pixels,
+        numbers: npt.NDArray[np.int64],
+        denominators: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.float32]: ...
+
+def join_runs(
+    arrays: list[npt.NDArray[Any]],
+    which: npt.NDArray[np.int64],  # array of each run
+    starts: npt.NDArray[np.int64],  # and where it begins there
+    numbers: npt.NDArray[np.int64],
+    type: np.dtype[Any],
+) -> npt.NDArray[Any]: ...

@@ -24,6 +24,9 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "simulate or fit the harvested spots; without CGUESS: print the structure of the tensor"),
         Option("show_hkls", FLAG, False, "list the harvested hkl: blobs, frames, points, quality, centre"),
         Option("report", FLAG, True, "write report.html, with its pictures, at the end of a fit"),
+        Option("fitted_curve", FLAG, True,
+               "write measured and fitted counts of every point, and the profiles that the report draws, to "
+               "tds2el_fit.h5; False, which needs report = False: tables only"),
         Option("DO_ELASTIC", kinds.ONLY_ELASTIC, True,
                "1: work round Bragg spots; 0: harvest the whole volume"),
     ),
@@ -109,6 +112,10 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "a saturated pixel discards its blob's pixels of that frame, or itself with a border of 2"),
         Option("centering_file", optional(FILE), None,
                "previous harvest that gives the measured centres of the Bragg peaks"),
+        Option("check_md5", FLAG, False,
+               "1: compare each CBF frame with the checksum in its header; takes twice the time"),
+        Option("threads", optional(kinds.COUNT), None,
+               "threads of a rank that read frames; None: its share of the node's cores"),
     ),
     "Simulation and fit": (
         Option("CGUESS", kinds.START_VALUES, None,

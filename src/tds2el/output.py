@@ -12,6 +12,16 @@ from tds2el.errors import InputError
 
 
 @contextmanager
+def writing(path: Path, option: str) -> Iterator[None]:
+    """Turn any failure to write `path`, which `option` chose, into an InputError."""
+    try:
+        yield
+    except (OSError, RuntimeError, UnicodeError) as error:  # h5py reports a full disk as either of the first two
+        reason = " ".join(str(error).split())  # h5py's have several lines
+        raise InputError(f"{option}: {path} cannot be written ({reason}); check space and permissions") from error
+
+
+@contextmanager
 def replaced(path: Path, option: str = "output_folder") -> Iterator[Path]:
     """A temporary name in the same folder that becomes `path` when all went well; `option` is what chose the path.
 
@@ -22,10 +32,9 @@ def replaced(path: Path, option: str = "output_folder") -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except (OSError, RuntimeError, UnicodeError) as error:  # h5py reports a full disk as either of the first two
-        raise InputError(f"{option}: {path} cannot be written ({error}); check space and permissions") from error
+        with writing(path, option):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

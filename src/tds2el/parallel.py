@@ -38,6 +38,8 @@ class World:
         This process among all.
     node_rank, node_size : int
         This process among those on the same node: they share its cores and devices.
+    beside_first : bool
+        Whether rank 0 is on the same node.
     comm : mpi4py.MPI.Comm or None
         None for a single process.
     neighbours : int, optional
@@ -48,6 +50,7 @@ class World:
     size: int = 1
     node_rank: int = 0
     node_size: int = 1
+    beside_first: bool = True
     comm: Any = None
     neighbours: int | None = None
 
@@ -153,7 +156,8 @@ def connect(environment: Mapping[str, str] = os.environ) -> World:
     # Launchers may give every rank cores of its own.
     cores = os.sched_getaffinity(0)
     neighbours = sum(not cores.isdisjoint(others) for others in node.allgather(cores))
-    world = World(comm.Get_rank(), comm.Get_size(), node.Get_rank(), node.Get_size(), comm, neighbours)
+    beside_first = node.allreduce(comm.Get_rank(), op=MPI.MIN) == 0
+    world = World(comm.Get_rank(), comm.Get_size(), node.Get_rank(), node.Get_size(), beside_first, comm, neighbours)
     node.Free()
     return world
 

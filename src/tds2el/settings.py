@@ -103,6 +103,8 @@ class HarvestSettings:
     file_maxima: Path | None
     REPLICA_COLLECTION: bool
     centering_file: Path | None
+    check_md5: bool
+    threads: int | None
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class RunSettings:
     show_hkls: bool
     output_folder: Path
     report: bool
+    fitted_curve: bool
     DO_ELASTIC: bool
 
 
@@ -202,6 +205,7 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = ()) -> Sett
     values["collectSpots"] = _without_duplicates(values["collectSpots"], where["collectSpots"], warnings)
     _check_presence(sources, values, input_file)
     _check_radii(values, where)
+    _check_curve(values, where)
     _check_cell(values, where)
     return Settings(
         experiment=None if values["pixel_size"] is None else experiment_from_values(values),
@@ -296,6 +300,13 @@ def _check_radii(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
     if low is not None and high is not None and low >= high:
         raise InputError(
             f"{where['DeltaQ_min']}: DeltaQ_min = {low:g} must be below DeltaQ_max = {high:g} ({where['DeltaQ_max']})"
+        )
+
+
+def _check_curve(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    if values["fitSpots"] and values["report"] and not values["fitted_curve"]:
+        raise InputError(
+            f"{where['fitted_curve']}: fitted_curve = False leaves out what the report draws: set report = False too"
         )
 
 

@@ -339,17 +339,17 @@ def test_frame_that_is_a_dangling_link(run, scan):
 
 
 def test_frame_that_vanishes_during_the_run(run, scan, monkeypatch):
-    from tds2el.experiment import images
+    from tds2el.experiment.frames import FrameSeries
 
-    read, frame = images.read_image, scan.frame(scan.visited)
+    source, frame = FrameSeries.source, scan.frame(scan.visited)
     moved = scan.folder / "moved.cbf"
 
-    def read_while_frames_move(path: str) -> object:
-        if path == str(frame):
+    def source_while_frames_move(self: FrameSeries, n: int) -> object:
+        if self.names[n] == str(frame):
             frame.rename(moved)
-        return read(path)
+        return source(self, n)
 
-    monkeypatch.setattr(images, "read_image", read_while_frames_move)
+    monkeypatch.setattr(FrameSeries, "source", source_while_frames_move)
     before = scan.contents()
     outcome = run("scan/input.par")
     assert outcome.code == 2

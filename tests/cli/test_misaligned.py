@@ -154,6 +154,10 @@ def test_freed_geometry_comes_back_and_so_do_the_constants(misaligned, work, run
     assert np.abs((found.correction - expected) / found.sigma).max() < 3
     # Every σ is a small part of what was wrong: the corrections were measured, not left alone.
     assert (found.sigma < 0.1 * np.abs(expected)).all()
+    # The course shows how the free ones, which others follow, got there.
+    assert list(found.moved) == [name for name in found.names if name != "BB"]
+    last = dict(zip(found.moved, fit.iterations.corrections[-1], strict=True))
+    assert last == pytest.approx({name: found.correction[found.names.index(name)] for name in found.moved}, abs=1e-4)
     # parametri.txt and the refined conf_file hold the corrected values, and the latter is ready for the next harvest.
     in_parametri = {a.name: a.value for a in read_parfile(folder / "parametri.txt").assignments}
     refined = {a.name: a.value for a in read_parfile(folder / "tds2el_refined.par").assignments}

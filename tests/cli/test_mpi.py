@@ -162,13 +162,13 @@ def test_several_processes_without_mpi_end_before_any_file(scan, without_mpi):
 KILLED = """
 import os, signal, sys
 from tds2el.cli.main import main
-from tds2el.harvest import file
-write = file._write_column
-def write_and_die(entry, path, values):
-    write(entry, path, values)
-    if path == "points/row":
+from tds2el.harvest import columns
+write = columns._write
+def write_and_die(values, first, places, column, *arguments):
+    write(values, first, places, column, *arguments)
+    if column.name == "points/row":
         os.kill(os.getpid(), signal.SIGKILL)
-file._write_column = write_and_die
+columns._write = write_and_die
 sys.exit(main())
 """
 
@@ -222,13 +222,14 @@ def test_interrupted_while_it_reads(scan, ranks):
 VANISHING = """
 import sys
 from tds2el.cli.main import main
-from tds2el.experiment import images
-read = images.read_image
-def read_while_frames_move(path):
+from tds2el.experiment.frames import FrameSeries
+source = FrameSeries.source
+def source_while_frames_move(self, n):
+    path = self.names[n]
     if path.endswith("{name}"):
         os.rename(path, path + ".moved")
-    return read(path)
-images.read_image = read_while_frames_move
+    return source(self, n)
+FrameSeries.source = source_while_frames_move
 sys.exit(main())
 """
 
@@ -247,11 +248,11 @@ def test_a_frame_that_one_rank_finds_gone_ends_all(scan, process):
 ONE_INTERRUPTED = """
 import os, sys
 from tds2el.cli.main import main
-from tds2el.harvest import collect
+from tds2el.harvest.gather import FrameGatherer
 def interrupted(*arguments):
     raise KeyboardInterrupt
 if os.environ["PMI_RANK"] == "1":
-    collect._read_frame = interrupted
+    FrameGatherer.read = interrupted
 sys.exit(main())
 """
 

@@ -2,7 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
+
+from tds2el.fit.read import read_fit_file
 
 FIT = ("load_from_file=scan/harvest.h5", "fitSpots=1", "doMinimisation=1", "CGUESS=auto")
 
@@ -52,6 +55,25 @@ def test_without_report_none_is_written(run, scan):
     assert (scan.folder / "parametri.txt").exists()
     assert not (scan.folder / "report.html").exists()
     assert not (scan.folder / "figures").exists()
+
+
+def test_without_curve_the_tables_are_the_same(run, scan):
+    fit, parametri = scan.folder / "tds2el_fit.h5", scan.folder / "parametri.txt"
+    assert run("scan/input.par", "--set", *FIT, "report=0").code == 0
+    whole = read_fit_file(fit)
+    outcome = run("scan/input.par", "--set", *FIT, "fitted_curve=0", "report=1")
+    assert outcome.code == 2
+    assert "report = False" in outcome.error
+    size = fit.stat().st_size
+    assert run("scan/input.par", "--set", *FIT, "fitted_curve=0", "report=0").code == 0
+    assert fit.stat().st_size < size
+    tables = read_fit_file(fit)
+    assert np.array_equal(tables.constants.value, whole.constants.value)
+    assert np.array_equal(tables.spots.factor, whole.spots.factor)
+    assert "A33" in parametri.read_text(encoding="utf-8")
+    outcome = run("report", scan.folder)
+    assert outcome.code == 2
+    assert "fitted_curve = False" in outcome.error
 
 
 def test_quiet_shows_warnings_only_and_verbose_the_iterations(run, scan):

@@ -214,7 +214,7 @@ def test_undetermined_constants_are_named(calcite, calcite_points, device):
 
     def pieces(blob):
         for piece in calcite_points.pieces(blob):
-            yield replace(piece, q=np.linalg.norm(piece.q, axis=1, keepdims=True) * [0.0, 0.0, 1.0])
+            yield replace(piece, Q=np.linalg.norm(piece.q, axis=1, keepdims=True) * [0.0, 0.0, 1.0])
 
     with pytest.raises(InputError, match=r"do not determine .*A.*: add spots"):
         _fit(replace(calcite_points, pieces=pieces), _unbounded(calcite, CALCITE), device)

@@ -5,7 +5,6 @@ import pytest
 from fabio.cbfimage import CbfImage
 
 from tds2el.errors import InputError
-from tds2el.experiment.frames import FrameSeries
 from tds2el.experiment.maxima import Maxima, write_maxima
 
 
@@ -112,13 +111,35 @@ def test_counts_of_zero_are_data(scan):
         scan.check(harvest)
 
 
-def test_frames_that_see_nothing_are_not_read(scan, monkeypatch):
-    read, frames_read = FrameSeries.read, []
-    monkeypatch.setattr(FrameSeries, "read", lambda self, n: frames_read.append(n) or read(self, n))
-    with scan.run(f"collectSpots={scan.hkl[:1]}") as harvest:
-        seen = set(harvest.pixels(0)[2]) | set(harvest.pixels(harvest.n_blobs - 1)[2])
-    assert seen <= set(frames_read)
-    assert len(frames_read) == len(set(frames_read)) < 35
+def test_frames_that_see_nothing_are_not_read(scan):
+    """Damage to their images goes unnoticed, while any other is told. Frame 0 gives shape and type of the series."""
+    overrides = (f"collectSpots={scan.hkl[:1]}", "save_to_file=" + str(scan.path))
+    with scan.run(*overrides) as harvest:
+        looked_at = {
+            n for b in range(harvest.n_blobs) for n in range(harvest.first_frame[b], harvest.last_frame[b] + 1)
+        }
+        before = harvest.points_of_all(0, int(harvest.offset[-1]))
+    assert 3 < len(looked_at) < 35
+    for n in set(range(1, len(scan.images))) - looked_at:
+        damage_image(scan.frame(n))
+    with scan.run(*overrides) as harvest:
+        for one, other in zip(before, harvest.points_of_all(0, int(harvest.offset[-1])), strict=True):
+            np.testing.assert_array_equal(one, other)
+    victim = scan.frame(sorted(looked_at)[1])
+    damage_image(victim)
+    with pytest.raises(
+        InputError, match=rf"{victim.name}: damaged: its image ends after \d+ of {46 * 61} pixels; copy"
+    ):
+        scan.run(*overrides)
+
+
+def damage_image(path):
+    """Keep the header and length of a CBF, but make a long difference of every fifth byte."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"\x0c\x1a\x04\xd5") + 4
+    size = int(data.split(b"X-Binary-Size: ")[1].split()[0])
+    data[start : start + size : 5] = b"\x80" * len(range(0, size, 5))
+    path.write_bytes(data)
 
 
 def test_missing_folder_is_named_before_any_frame_is_read(scan):

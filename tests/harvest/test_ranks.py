@@ -117,12 +117,12 @@ VANISH = """
 import sys
 from pathlib import Path
 from tds2el.experiment.frames import FrameSeries
-read = FrameSeries.read
+source = FrameSeries.source
 def vanishing(self, n):
     if n == 24:
         Path(self.names[n]).unlink()
-    return read(self, n)
-FrameSeries.read = vanishing
+    return source(self, n)
+FrameSeries.source = vanishing
 """
 
 
@@ -134,3 +134,64 @@ def test_a_frame_that_vanishes_ends_all_ranks(scan, monkeypatch, ranks):
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("frame_0024.cbf") == 1
     assert scan.path.read_bytes() == b"an older harvest"
+
+
+FULL_DISK_OF_RANK = """
+import resource
+from tds2el import parallel
+connect_before = parallel.connect
+def connect_with_a_full_disk():
+    world = connect_before()
+    if world.rank == {rank}:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+    return world
+parallel.connect = connect_with_a_full_disk
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_cannot_write_ends_all(scan, monkeypatch, rank):
+    """Rank 0 fails as it makes room for all, another as it writes its part."""
+    scan.path.write_bytes(b"an older harvest")
+    monkeypatch.setattr(sys.modules[__name__], "PROGRAM", FULL_DISK_OF_RANK.format(rank=rank) + PROGRAM)
+    done = run(scan, 2)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("save_to_file: ") == done.stderr.count("cannot be written") == 1
+    assert "Traceback" not in done.stderr
+    assert scan.path.read_bytes() == b"an older harvest"
+    assert not list(scan.folder.glob(".*.partial"))
+
+
+# Ranks of other nodes, or such as see another file of that name.
+APART = """
+import os
+from tds2el.harvest import columns
+identity = columns._identity
+columns._identity = lambda descriptor: (*identity(descriptor), os.environ["PMI_RANK"] in "{apart}")
+"""
+
+
+@pytest.mark.parametrize("apart", ["12", "1", "2"])
+def test_ranks_that_do_not_see_the_file_send_their_parts(scan, monkeypatch, apart):
+    from_everything(scan)
+    assert run(scan, 1).returncode == 0
+    one = datasets(scan.path)
+    monkeypatch.setattr(sys.modules[__name__], "PROGRAM", APART.format(apart=apart) + PROGRAM)
+    done = run(scan, 3)
+    assert done.returncode == 0, done.stderr
+    for name, value in datasets(scan.path).items():
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            assert value.tobytes() == one[name].tobytes(), name
+
+
+def test_ranks_that_see_different_frames(scan, monkeypatch):
+    early = """
+import os
+from tds2el.experiment import frames
+found = frames._find_files
+frames._find_files = lambda *arguments: found(*arguments)[: 40 - int(os.environ["PMI_RANK"])]
+"""
+    monkeypatch.setattr(sys.modules[__name__], "PROGRAM", early + PROGRAM)
+    done = run(scan, 2)
+    assert done.returncode == 2
+    assert "the ranks see different lists of frames" in done.stderr

@@ -8,6 +8,7 @@ import pytest
 
 from tds2el.errors import InputError
 from tds2el.model import device as device_module
+from tds2el.model import device_points
 from tds2el.model.device import limit_threads, make_engine, select_device
 from tds2el.model.engine import Columns, Conditions, Points, State
 from tds2el.model.numpy_engine import NumpyEngine, counting_terms
@@ -26,14 +27,28 @@ def _state(points: Points, baseline: float = 1.0) -> State:
     return State(tensor, np.full(n, 0.3), np.full(n, baseline))
 
 
+TRICLINIC_BASIS = np.array(
+    [np.eye(6)[i][:, None] * np.eye(6)[j] + (i != j) * np.eye(6)[j][:, None] * np.eye(6)[i]
+     for i in range(6) for j in range(i, 6)]
+)  # fmt: skip
+# Few columns, whose sums fit registers, also without the tensor's zeros; and many, which share a GPU's local memory.
+CHOICES = {
+    "few": COLUMNS,
+    "no zeros": replace(COLUMNS, entries=CALCITE_BASIS.any(axis=0)),
+    "many": Columns(TRICLINIC_BASIS, scale=True, centre=True),
+}
+
+
 @pytest.mark.parametrize("double", [True, False])
-@pytest.mark.parametrize("relative_error", [0.0, 0.05])
-@pytest.mark.parametrize("baseline", [1.0, -0.6])
-def test_sums_agree(calcite_points, device, double, relative_error, baseline):
+@pytest.mark.parametrize("vectors", [True, False])
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(("relative_error", "baseline"), [(0.0, 1.0), (0.05, 1.0), (0.0, -0.6), (0.05, -0.6)])
+def test_sums_agree(calcite_points, device, double, vectors, choice, relative_error, baseline):
     points = calcite_points(blobs=3, size=5001, mean=2.0, seed=1)
+    columns, conditions = CHOICES[choice], replace(THERMAL, relative_error=relative_error)
     state = _state(points, baseline)
-    expected = NumpyEngine(points, COLUMNS, replace(THERMAL, relative_error=relative_error)).evaluate(state)
-    engine = OpenCLEngine(device, points, COLUMNS, replace(THERMAL, relative_error=relative_error), double=double)
+    expected = NumpyEngine(points, columns, conditions).evaluate(state)
+    engine = OpenCLEngine(device, points, columns, conditions, double=double, vectors=vectors)
     engine.evaluate(state)  # the float32 engine learns its centres
     found = engine.evaluate(state)
     assert (expected.below_floor.sum() > 0) == (baseline < 0)
@@ -183,20 +198,27 @@ def test_threads_are_shared_by_the_ranks_of_a_node(monkeypatch):
     assert os.environ["POCL_MAX_PTHREAD_COUNT"] == "2"
 
 
-def test_points_that_do_not_fit_are_refused(calcite_points, cpu):
-    points = calcite_points(blobs=1, size=100, mean=2.0, seed=4)
-
-    class Small:
-        """The CPU device with little memory."""
-
-        max_mem_alloc_size = 300
-
-        def __getattr__(self, name):
-            return getattr(cpu, name)
-
-    engine = OpenCLEngine(cpu, points, COLUMNS, THERMAL)
-    with pytest.raises(InputError, match=r"100 points need .* nred"):
-        engine._load(Small())
+@pytest.mark.parametrize("double", [True, False])
+def test_points_that_do_not_fit_are_loaded_in_turn(calcite_points, device, double, monkeypatch):
+    """Parts that split blobs give the sums and intensities of all at once, also of fewer points."""
+    points = calcite_points(blobs=3, size=1003, mean=2.0, seed=4)
+    state = _state(points)
+    whole = OpenCLEngine(device, points, COLUMNS, THERMAL, double=double)
+    monkeypatch.setattr(device_points, "USABLE", 20 * 800 / device.global_mem_size)
+    parted = OpenCLEngine(device, points, COLUMNS, THERMAL, double=double)
+    assert "in 4 parts" in parted.description
+    used = np.random.default_rng(5).random(1003) < 0.7
+    for pass_ in range(3):
+        if pass_ == 1:
+            whole.use(1, used)
+            parted.use(1, used)
+        expected, found = whole.evaluate(state), parted.evaluate(state)
+        assert np.allclose(found.deviance, expected.deviance, rtol=1e-6)
+        assert np.array_equal(found.below_floor, expected.below_floor)
+        scale = np.sqrt(np.einsum("bii->bi", expected.gram))
+        assert np.abs((found.gram - expected.gram) / (scale[:, :, None] * scale[:, None, :])).max() < 3e-6
+    for blob in range(3):
+        assert np.array_equal(parted.intensity(state, blob), whole.intensity(state, blob))
 
 
 def test_what_the_driver_refuses_is_one_clear_line(calcite_points, cpu, monkeypatch):

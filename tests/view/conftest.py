@@ -97,13 +97,14 @@ def _fit(**changes: object) -> FitFile:
             lost_frames=np.full(n, np.nan),
             offset_pixels=np.full(n, np.nan),
         ),
-        profiles=None,  # type: ignore[arg-type]  # a page takes pictures, not profiles
+        curve_profiles=None,  # a page takes pictures, not profiles
         iterations=IterationTable(
             deviance=np.array([1796237.2, 1202162.2]),
             predicted=np.array([np.inf, 3.2e-5]),
             damping=np.zeros(2),
             accepted=np.array([True, False]),
             constants=np.array([1.1 * VALUES, VALUES]),
+            corrections=np.zeros((2, 0)),
             converged=True,
         ),
         corrections=None,

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tds2el.errors import InputError
+from tds2el.fit.result import CorrectionTable
 from tds2el.view.page import typeset
 from tds2el.view.pictures import Picture
 from tds2el.view.report import report_html, write_report
@@ -105,6 +106,31 @@ def test_with_a_known_scale_all_is_in_gpa(make_fit):
     assert rows[0][:3] == ["Constant", "GPa", "σ in %"]
     assert rows[2][:2] == ["A33", "85.30(85)"]
     assert "atio to" not in html.replace("Ratio to the", "")
+
+
+def test_corrections_have_a_table_and_their_course(make_fit):
+    nan = np.nan
+    found = CorrectionTable(
+        names=["r1", "AA", "BB"],
+        start=np.array([20.0, 4.99, 4.99]),
+        correction=np.array([-0.1983, -0.0051, -0.0051]),
+        sigma=np.array([0.002, 0.00012, nan]),
+        lower=np.full(3, -1.0),
+        upper=np.full(3, 1.0),
+        status=["fitted", "fitted", "tied"],
+        notes=(),
+        moved=("r1", "AA"),
+    )
+    fit = make_fit()
+    course = dataclasses.replace(fit.iterations, corrections=np.array([[-0.1, -0.004], [-0.1983, -0.0051]]))
+    page = Page(report_html(dataclasses.replace(fit, corrections=found, iterations=course), []))
+    rows = page.table("Corrections in the units of the options")
+    assert rows[1][:5] == ["r1", "20", "−0.1983(20)", "19.8017(20)", "fitted"]
+    assert page.table("Corrections after each pass") == [
+        ["Pass", "r1", "AA"],
+        ["1", "−0.100000", "−0.004000"],
+        ["2", "−0.198300", "−0.005100"],
+    ]
 
 
 def test_a_simulation_has_no_error_bars(make_fit):

@@ -10,7 +10,8 @@ import importlib
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import NoReturn
 
@@ -63,15 +64,13 @@ def _run(command: ModuleType, name: str, words: list[str]) -> int:
             logging.getLogger("tds2el").debug("error: %s", error)  # for the log file, if there is one by now
         return BAD_INPUT
     except KeyboardInterrupt:
-        # A launcher sends more than one signal; the way out is not to be interrupted in its turn.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        if world.rank == 0:
-            print("tds2el: interrupted; files that were not finished are as they were before", file=sys.stderr)
-            logging.getLogger("tds2el").debug("interrupted")
-        # Perhaps nobody told the other ranks, which would wait for this one for ever.
-        if world.comm is not None:
-            world.comm.Abort(INTERRUPTED)
+        with _uninterrupted():
+            if world.rank == 0:
+                print("tds2el: interrupted; files that were not finished are as they were before", file=sys.stderr)
+                logging.getLogger("tds2el").debug("interrupted")
+            # Perhaps nobody told the other ranks, which would wait for this one for ever.
+            if world.comm is not None:
+                world.comm.Abort(INTERRUPTED)
         return INTERRUPTED
     except BaseException:
         # A mistake of ours on one rank would leave the others waiting for ever.
@@ -82,6 +81,17 @@ def _run(command: ModuleType, name: str, words: list[str]) -> int:
             world.comm.Abort(1)
         raise
     return 0
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A launcher sends more than one signal: the way out is not to be interrupted in its turn."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class _Parser(argparse.ArgumentParser):

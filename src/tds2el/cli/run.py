@@ -218,7 +218,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World, team: Team | No
             )
 
     pixels = retuning is not None or options.reject is not None
-    quality = spot_quality(harvest, team)
+    quality = spot_quality(harvest, team, world.cores)
 
     def points_of(blobs: npt.NDArray[np.int64]) -> FitData:
         return fit_data(harvest, blobs, options.nred, pixels=pixels, team=team)
@@ -252,9 +252,8 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World, team: Team | No
     )
     folder = settings.run.output_folder
     write_parametri(folder / PARAMETRI, result, context)
-    context = write_fit_file(
-        folder / FIT_FILE, result, context, outcome.curve, data.points, outcome.usage.used, outcome.state
-    )
+    curve = outcome.curve if settings.run.fitted_curve else None
+    context = write_fit_file(folder / FIT_FILE, result, context, curve, data.points, outcome.usage.used, outcome.state)
     log.info("%s", fit_report(result, context))
     write_parametri(folder / PARAMETRI, result, context)  # again, with what the profiles have told
     log.info("results in %s and %s", folder / PARAMETRI, folder / FIT_FILE)
@@ -265,7 +264,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World, team: Team | No
             name for name in (*missing, "A_variables") if settings.where[name].startswith(settings.input_file.name)
         ]
         if elsewhere:
-            log.warning("%s also stand in %s: take them out there", ", ".join(elsewhere), settings.input_file)
+            log.warning("take out of %s before its next use: %s", settings.input_file, ", ".join(elsewhere))
     if settings.view.visSim:
         from tds2el.view.cubes import CUBES, first_of_each_orbit, write_cubes
 

@@ -16,6 +16,9 @@ from tds2el.experiment import angles, headers, images
 from tds2el.experiment.headers import Header
 from tds2el.settings import FrameSettings
 
+Scanned = dict[str, tuple[int, Header]]
+"""File to number of frames and header, in the order of the files."""
+
 
 @dataclass(eq=False)
 class FrameSeries:
@@ -77,6 +80,28 @@ class FrameSeries:
             )
         return data
 
+    def source(self, n: int) -> str | images.Chunk | None:
+        """Where compiled code finds frame ``n``: the path of a CBF, or the chunk of an Eiger file; None: use `read`.
+
+        Whether a CBF is of the usual kind shows when it is read.
+
+        Raises
+        ------
+        InputError
+            A multi-frame file cannot be opened, or has changed.
+        """
+        i = int(np.searchsorted(self._ends, n, side="right"))
+        in_file = int(self._frames_in_file[i])
+        if in_file > 1:
+            return self._open_file(self.files[i], in_file).chunk(n - int(self._ends[i]) + in_file, self.shape)
+        return self.files[i] if self.files[i].lower().endswith(".cbf") else None
+
+    def check_md5(self, n: int) -> None:
+        """Raise InputError if frame ``n`` is a CBF whose checksum says that it is damaged."""
+        i = int(np.searchsorted(self._ends, n, side="right"))
+        if self._frames_in_file[i] == 1:
+            images.check_md5(self.files[i])
+
     def _open_file(self, path: str, n_frames: int) -> images.ImageFile:
         """The multi-frame file, kept open from one frame to the next."""
         if self._open is None or self._open.path != path:
@@ -106,7 +131,7 @@ class FrameSeries:
         self.close()
 
 
-def open_frame_series(frames: FrameSettings, angular_step: float) -> FrameSeries:
+def open_frame_series(frames: FrameSettings, angular_step: float, scanned: Scanned | None = None) -> FrameSeries:
     """Find the frames, read all their headers, and work out the rotation angle of each.
 
     Frames are ``sorted(glob(images_prefix + "*" + images_postfix))``; with ``frame_angle = "number"`` they are
@@ -115,6 +140,7 @@ def open_frame_series(frames: FrameSettings, angular_step: float) -> FrameSeries
     Parameters
     ----------
     angular_step : degrees per frame; its sign may differ from that in the headers
+    scanned : what `scan_files` found in all files of `frame_files`, if they have been looked at already
 
     Raises
     ------
@@ -123,14 +149,14 @@ def open_frame_series(frames: FrameSettings, angular_step: float) -> FrameSeries
         contiguous or not in name order, header angles that do not advance by |angular_step| within a tenth.
         With it: frames that have no number or header angle, or whose header angles do not go one way.
     """
-    files = _find_files(frames.images_prefix, frames.images_postfix)
+    files = frame_files(frames) if scanned is None else list(scanned)
     numbers = angles.frame_numbers(files, frames.images_prefix, frames.images_postfix)
     if frames.frame_angle == "number":
         files, x = angles.order_by_number(files, numbers)
     elif frames.frame_angle is None:
         angles.check_numbers(files, numbers)
 
-    n_in_file, file_headers, mask = _scan(files)
+    n_in_file, file_headers, mask = _merge(scan_files(files) if scanned is None else {f: scanned[f] for f in files})
     names = _names(files, n_in_file)
     if frames.frame_angle == "number":
         if len(names) != len(files):
@@ -162,7 +188,7 @@ def open_still_series(prefix: str, postfix: str, option: str) -> FrameSeries:
         No file found; a file that cannot be read.
     """
     files = _find_files(prefix, postfix, option)
-    n_in_file, file_headers, mask = _scan(files)
+    n_in_file, file_headers, mask = _merge(scan_files(files))
     x = np.arange(sum(n_in_file), dtype=np.float64)
     return _series(files, n_in_file, file_headers, mask, x, option)
 
@@ -205,27 +231,30 @@ def _find_files(prefix: str, postfix: str, option: str = "images_prefix") -> lis
     return files
 
 
-def _scan(files: Sequence[str]) -> tuple[list[int], list[Header], npt.NDArray[np.bool_] | None]:
-    """Number of frames and header of each file, and the pixels that are good in all.
+def frame_files(frames: FrameSettings) -> list[str]:
+    """The files of a series in the order of their names; InputError if there is none."""
+    return _find_files(frames.images_prefix, frames.images_postfix)
 
-    As cheaply as possible: a series has thousands of files.
+
+def scan_files(files: Sequence[str], threads: int = 1) -> Scanned:
+    """Number of frames and header of each file, as cheaply as possible: a series has thousands of files.
+
+    Raises
+    ------
+    InputError
+        A file that cannot be read, or whose end or data files are missing.
     """
-    mask: npt.NDArray[np.bool_] | None = None
-    n_in_file: list[int] = []
-    file_headers: list[Header] = []
+    scanned: Scanned = {}
     single = False  # one frame in the first file that is neither CBF nor HDF5: one in all, checked when read
-    for path in files:
-        head = images.file_head(path)
+    for path, head in zip(files, images.file_heads(files, threads), strict=True):
         n, header = 1, None
         if images.is_cbf(path, head):
-            images.check_cbf_complete(path, head)
+            pass
         elif images.is_hdf5(head):
             headers.check_hdf5_links(path)
             with contextlib.closing(images.ImageFile(path)) as image:
                 n = image.n_frames
             header = headers.hdf5_header(path, n)
-            mask = _combine(mask, header.pixel_mask, path)
-            header.pixel_mask = None
         elif not single:
             with contextlib.closing(images.ImageFile(path)) as image:
                 n = image.n_frames
@@ -233,9 +262,17 @@ def _scan(files: Sequence[str]) -> tuple[list[int], list[Header], npt.NDArray[np
                 if n > 1:
                     texts = [image.header(i) for i in range(n)]
                     header = headers.merge_frames([headers.text_header(text.encode()) for text in texts])
-        n_in_file.append(n)
-        file_headers.append(headers.text_header(head) if header is None else header)
-    return n_in_file, file_headers, mask
+        scanned[path] = n, headers.text_header(head) if header is None else header
+    return scanned
+
+
+def _merge(scanned: Scanned) -> tuple[list[int], list[Header], npt.NDArray[np.bool_] | None]:
+    """Number of frames and header of each file, and the pixels that are good in all."""
+    mask: npt.NDArray[np.bool_] | None = None
+    for path, (_, header) in scanned.items():
+        mask = _combine(mask, header.pixel_mask, path)
+        header.pixel_mask = None
+    return [n for n, _ in scanned.values()], [header for _, header in scanned.values()], mask
 
 
 def _combine(

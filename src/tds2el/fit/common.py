@@ -163,6 +163,7 @@ class Common:
             centre=self.terms.centre,
             slope=self.terms.slope,
             background=self.terms.background,
+            entries=np.asarray(self.constants.structure.basis.any(axis=0)),
         )
         if self.retuning is None:
             return found

@@ -160,7 +160,7 @@ def point_sums(harvest: HarvestFile, blobs: Integers, nred: int, share: Share) -
         for i, start, stop in zip(share.blobs, share.starts, share.stops, strict=True):
             for piece in reader.pieces(int(blobs[i]), start=int(start), stop=int(stop)):
                 background = 0.0 if piece.background is None else piece.background.sum()
-                sums[i] += piece.counts.sum(), piece.correction.sum(), background
+                sums[i] += piece.counts.sum(dtype=float), piece.correction.sum(dtype=float), background
                 stage.update(len(piece.counts))
     return sums
 
@@ -216,7 +216,7 @@ class _Reader:
                 first = np.arange(0, len(counts), nred)
                 width = np.minimum(nred, len(counts) - first)
                 taken = first + (random.random(len(first)) * width).astype(int)
-            kappa = np.asarray(correction[taken], dtype=float)
+            kappa = correction[taken]
             columns: dict[str, Array] = {}
             if harvest.has_background or self.pixels:
                 row, column, frame = (values[taken] for values in harvest.pixels(*part))
@@ -235,4 +235,4 @@ class _Reader:
                     variance = expected * share + share**2
                     mean = np.maximum(kappa * brightness, expected)
                     columns |= {"background": expected, "weight": mean / (mean + variance)}
-            yield Piece(q[taken] - harvest.centre[blob], np.asarray(counts[taken], dtype=float), kappa, **columns)
+            yield Piece(q[taken], counts[taken], kappa, node=harvest.centre[blob], **columns)

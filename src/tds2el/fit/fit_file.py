@@ -68,7 +68,7 @@ def write_fit_file(
     path: Path,
     result: FitResult,
     context: FitContext,
-    curve: Callable[[int], npt.NDArray[np.float32]],
+    curve: Callable[[int], npt.NDArray[np.float32]] | None,
     points: Points,
     used: Sequence[npt.NDArray[np.bool_]] | None = None,
     state: State | None = None,
@@ -81,8 +81,9 @@ def write_fit_file(
         Replaced when the new file is whole.
     result : FitResult
     context : FitContext
-    curve : callable
-        Spot → expected counts of its points, in the order of ``points.pieces``. Called once per spot.
+    curve : callable or None
+        Spot → expected counts of its points, in the order of ``points.pieces``. Called once per spot. None: neither
+        curves nor profiles are written.
     points : Points
     used : sequence of ndarray of bool, optional
         Which points of each spot the fit used; by default all.
@@ -106,11 +107,12 @@ def write_fit_file(
         entry = _group(file, "entry", "NXentry")
         entry.attrs["default"] = "spots"
         entry["title"] = f"elastic constants of {context.group.name}"
-        sums = ProfileSums(points, result.spots.left_out, context.relative_error)
-        _write_curve(entry, curve, points, sums, used, state)
-        profiles = sums.profiles()
-        _write_profiles(entry, profiles)
-        context = replace(context, inner_excess=profiles.radial.inner_excess(~result.spots.left_out))
+        if curve is not None:
+            sums = ProfileSums(points, result.spots.left_out, context.relative_error)
+            _write_curve(entry, curve, points, sums, used, state)
+            profiles = sums.profiles()
+            _write_profiles(entry, profiles)
+            context = replace(context, inner_excess=profiles.radial.inner_excess(~result.spots.left_out))
         write_constants(entry, result, context)
         if result.corrections is not None:
             _write_corrections(entry, result.corrections)

@@ -146,7 +146,8 @@ class FitFile:
     moduli : dict of (value, sigma)
         The quantities of `tds2el.fit.derived.AVERAGES`, GPa or dimensionless.
     spots : SpotTable
-    profiles : Profiles
+    curve_profiles : Profiles or None
+        None where the fit wrote no curve; see `profiles`.
     iterations : IterationTable
     corrections : CorrectionTable or None
     deviance, chi2, dof : float, float, int
@@ -182,7 +183,7 @@ class FitFile:
     eigenvalues: Array
     moduli: dict[str, tuple[float, float]]
     spots: SpotTable
-    profiles: Profiles
+    curve_profiles: Profiles | None
     iterations: IterationTable
     corrections: CorrectionTable | None
     deviance: float
@@ -208,6 +209,21 @@ class FitFile:
     warnings: list[str]
     notes: list[str]
     report: str
+
+    @property
+    def profiles(self) -> Profiles:
+        """Profiles of data and fitted curve.
+
+        Raises
+        ------
+        InputError
+            The fit wrote no curve.
+        """
+        if self.curve_profiles is None:
+            raise InputError(
+                f"{self.path}: was written with fitted_curve = False, without profiles; fit again with True"
+            )
+        return self.curve_profiles
 
 
 def read_fit_file(path: Path) -> FitFile:
@@ -265,7 +281,7 @@ def _read(path: Path, entry: h5py.Group) -> FitFile:
         eigenvalues=tensors["eigenvalues"][()],
         moduli={name: (float(moduli[name][()]), float(moduli[f"{name}_errors"][()])) for name in AVERAGES},
         spots=_spots(entry["spots"]),
-        profiles=_profiles(entry["profiles"]),
+        curve_profiles=_profiles(entry["profiles"]) if "profiles" in entry else None,
         iterations=_iterations(entry["iterations"]),
         corrections=_corrections(entry["corrections"]) if "corrections" in entry else None,
         deviance=float(statistics["deviance"][()]),

@@ -35,7 +35,7 @@ class HarvestShare:
 
     def quality_sums(self) -> tuple[npt.NDArray[np.bool_], Array]:
         """See `tds2el.harvest.quality.quality_sums`."""
-        return quality_sums(self._harvest, self._world.rank, self._world.size)
+        return quality_sums(self._harvest, self._world.rank, self._world.size, self._world.cores)
 
     def sums(self, blobs: Integers, nred: int) -> Array:
         """See `tds2el.fit.data.point_sums`."""

@@ -1,7 +1,9 @@
-"""From points in the order of reading to arrays sorted by blob, on one rank and across ranks."""
+"""From points in the order of reading to pieces of columns sorted by blob."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,117 +14,139 @@ from tds2el.parallel import World
 IntArray = npt.NDArray[np.int64]
 AnyArray = npt.NDArray[Any]
 
-COLUMNS = ("row", "column", "counts", "correction", "Q")
+PIECE = 1 << 16
+"""Points of a piece, about: its columns stay in the cache of a core."""
 
 
 class PointList:
-    """The points that one rank has read, frame by frame.
+    """The points that one rank has read, in the order of frames.
 
-    Within a frame they lie in runs of one blob each, row-major within a run. Columns leave one at a time,
-    sorted by blob, then frame, row, column, and are forgotten: the peak of memory is the points plus one column.
+    They lie in runs of one frame and blob each, row-major within a run.
     """
 
-    def __init__(self, pixel_type: type[np.unsignedinteger[Any]], with_background: bool = False) -> None:
-        self.pixel_type = pixel_type
-        self.names = (*COLUMNS, "background") if with_background else COLUMNS
-        self._frame: list[int] = []
-        self._blob: list[IntArray] = []
-        self._number: list[IntArray] = []
-        self._columns: dict[str, list[AnyArray]] = {name: [] for name in self.names}
+    def __init__(self) -> None:
+        # Of the runs.
+        self.frame: list[IntArray] = []
+        self.blob: list[IntArray] = []
+        self.numbers: list[IntArray] = []
+        # Of the points, a block of frames each.
+        self.row: list[AnyArray] = []
+        self.column: list[AnyArray] = []
+        self.counts: list[AnyArray] = []
 
-    def add(self, frame: int, blobs: IntArray, points: tuple[AnyArray, ...]) -> None:
-        """Append a frame's points: (number of each blob, row, column, counts, correction, Q[, background])."""
-        number, row, column, *others = points
+    def add(
+        self, frame: IntArray, blob: IntArray, number: IntArray, row: AnyArray, column: AnyArray, counts: AnyArray
+    ) -> None:
+        """Append a block's runs (frame, blob and number of points) and their points."""
         if not row.size:
             return
-        self._frame.append(frame)
-        self._blob.append(blobs)
-        self._number.append(number)
-        row, column = row.astype(self.pixel_type), column.astype(self.pixel_type)
-        for name, values in zip(self.names, (row, column, *others), strict=True):
-            self._columns[name].append(values)
+        self.frame.append(frame)
+        self.blob.append(blob)
+        self.numbers.append(number)
+        self.row.append(row)
+        self.column.append(column)
+        self.counts.append(counts)
 
     def number(self, n_blobs: int) -> IntArray:
         """Points of each blob."""
-        total = np.zeros(n_blobs, dtype=np.int64)
-        for blobs, number in zip(self._blob, self._number, strict=True):
-            total[blobs] += number
-        return total
+        return _totals(self.blob, self.numbers, n_blobs)
 
     def number_in_frames(self, n_frames: int) -> IntArray:
         """Points of each frame, all blobs together."""
-        total = np.zeros(n_frames, dtype=np.int64)
-        for frame, number in zip(self._frame, self._number, strict=True):
-            total[frame] += number.sum()
-        return total
+        return _totals(self.frame, self.numbers, n_frames)
 
-    def counts_type(self, world: World) -> type[np.number[Any]]:
+    def counts_type(self, world: World) -> np.dtype[Any]:
         """The smallest of int32, float32 and float64 that holds all ranks' counts exactly (collective)."""
-        for dtype in (np.int32, np.float32):
+        for kind in (np.int32, np.float32):
             with np.errstate(invalid="ignore", over="ignore"):
-                misfits = sum(not np.array_equal(c.astype(dtype), c) for c in self._columns["counts"])
+                misfits = sum(c.dtype != kind and not np.array_equal(c.astype(kind), c) for c in self.counts)
             if not world.sum(misfits):
-                return dtype
-        return np.float64
-
-    def frames(self) -> npt.NDArray[np.int32]:
-        """The frame of every point, sorted by blob."""
-        order, number = self._runs()
-        frame = np.repeat(np.array(self._frame, dtype=np.int32), [blobs.size for blobs in self._blob])
-        return np.repeat(frame[order], number[order])
-
-    def take(self, name: str, dtype: npt.DTypeLike) -> AnyArray:
-        """A column sorted by blob; it is forgotten here."""
-        order, number = self._runs()
-        column = self._columns.pop(name)
-        shape = (0, 3) if name == "Q" else (0,)
-        if not column:
-            return np.empty(shape, dtype=dtype)
-        runs = [
-            run for values, n in zip(column, self._number, strict=True) for run in np.split(values, np.cumsum(n)[:-1])
-        ]
-        del column, number
-        return np.concatenate([runs[i] for i in order], dtype=dtype, casting="unsafe")
-
-    def _runs(self) -> tuple[IntArray, IntArray]:
-        """Order of the runs by blob, and their lengths as read."""
-        if not self._blob:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        return np.argsort(np.concatenate(self._blob), kind="stable"), np.concatenate(self._number)
+                return np.dtype(kind)
+        return np.dtype(np.float64)
 
 
-def assemble(world: World, local: AnyArray, numbers: IntArray) -> AnyArray | None:
-    """Merge every rank's column, sorted by blob, on rank 0 (collective).
+class SortedPoints:
+    """The points of a list, sorted by blob, then frame, row, column, in pieces of whole runs.
 
     Parameters
     ----------
-    world : World
-    local : ndarray, shape (points of this rank, ...)
-    numbers : ndarray, shape (ranks, blobs)
-        Points of each rank and blob.
-
-    Returns
-    -------
-    ndarray or None
-        Sorted by blob, within a blob by rank; since ranks hold ascending blocks of frames, by frame. None on
-        all ranks but 0.
+    points : PointList
+    counts_type : dtype
+        The type that counts are to have.
     """
-    if world.size == 1:
-        return local
-    if world.rank:
-        world.send(local, 0)
-        return None
-    before_blob = np.cumsum(numbers.sum(axis=0)) - numbers.sum(axis=0)
-    start = before_blob + np.cumsum(numbers, axis=0) - numbers
-    result = np.empty((int(numbers.sum()), *local.shape[1:]), dtype=local.dtype)
-    for rank in range(world.size):
-        part = local
-        if rank:
-            part = np.empty((int(numbers[rank].sum()), *local.shape[1:]), dtype=local.dtype)
-            world.receive(part, rank)
-        position = 0
-        for blob in np.flatnonzero(numbers[rank]):
-            n = int(numbers[rank, blob])
-            result[start[rank, blob] : start[rank, blob] + n] = part[position : position + n]
-            position += n
-    return result
+
+    def __init__(self, points: PointList, counts_type: np.dtype[Any]) -> None:
+        none = np.empty(0, dtype=np.int64)
+        number = np.concatenate([*points.numbers, none])
+        # Runs begin where those before them in the same block end.
+        start = np.concatenate([*(np.cumsum(n) - n for n in points.numbers), none])
+        block = np.repeat(np.arange(len(points.numbers)), [n.size for n in points.numbers])
+        blob = np.concatenate([*points.blob, none])
+        order = np.argsort(blob, kind="stable")
+        self.frame, self.blob = np.concatenate([*points.frame, none])[order], blob[order]
+        self.number, self.start, self.block = number[order], start[order], block[order]
+        self.row, self.column = points.row, points.column
+        self.counts = [np.ascontiguousarray(c, dtype=counts_type) for c in points.counts]
+        self.counts_type = counts_type
+        ends = np.cumsum(self.number)
+        total = int(ends[-1]) if ends.size else 0
+        cuts = np.searchsorted(ends, np.arange(PIECE, total, PIECE)) + 1
+        runs = np.unique([0, *cuts.tolist(), ends.size]).tolist()
+        self.pieces = [Piece(self, slice(a, b), int(ends[a] - self.number[a])) for a, b in pairwise(runs)]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some successive runs of the sorted points.
+
+    Attributes
+    ----------
+    points : SortedPoints
+    runs : slice
+    first : int
+        Place of the first point among all.
+    """
+
+    points: SortedPoints
+    runs: slice
+    first: int
+
+    @property
+    def frame(self) -> IntArray:
+        """Frame of each run."""
+        return self.points.frame[self.runs]
+
+    @property
+    def blob(self) -> IntArray:
+        """Blob of each run."""
+        return self.points.blob[self.runs]
+
+    @property
+    def number(self) -> IntArray:
+        """Points of each run."""
+        return self.points.number[self.runs]
+
+    def row(self) -> AnyArray:
+        """Row of each point."""
+        return self._joined(self.points.row)
+
+    def column(self) -> AnyArray:
+        """Column of each point."""
+        return self._joined(self.points.column)
+
+    def counts(self) -> AnyArray:
+        """Counts of each point."""
+        return self._joined(self.points.counts)
+
+    def _joined(self, blocks: list[AnyArray]) -> AnyArray:
+        from tds2el._core import join_runs
+
+        start, block = self.points.start[self.runs], self.points.block[self.runs]
+        return join_runs(blocks, block, start, self.number, blocks[0].dtype)
+
+
+def _totals(places: list[IntArray], numbers: list[IntArray], size: int) -> IntArray:
+    total = np.zeros(size, dtype=np.int64)
+    for place, number in zip(places, numbers, strict=True):
+        np.add.at(total, place, number)
+    return total

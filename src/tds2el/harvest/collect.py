@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,12 @@ import numpy.typing as npt
 
 from tds2el.crystal.cell import longest_reciprocal
 from tds2el.errors import InputError
-from tds2el.experiment.frames import FrameSeries
-from tds2el.harvest.assemble import PointList, assemble
+from tds2el.harvest.assemble import SortedPoints
 from tds2el.harvest.auto import with_chosen_spots
+from tds2el.harvest.columns import Column
 from tds2el.harvest.file import LOSSES, Tables, write_harvest
-from tds2el.harvest.inputs import Inputs, output_path, prepare, read_scan
+from tds2el.harvest.gather import FrameGatherer
+from tds2el.harvest.inputs import Inputs, output_path, prepare, read_headers, read_scan
 from tds2el.harvest.nodes import node_names
 from tds2el.parallel import World
 from tds2el.progress import Stage
@@ -26,18 +25,8 @@ from tds2el.settings import Settings
 
 logger = logging.getLogger("tds2el")
 
-# Frames between two agreements of the ranks on whether all is well.
-BLOCK = 16
-
-
-@dataclass
-class _Found:
-    """What one rank has read."""
-
-    points: PointList
-    peaks: PointList
-    lost: npt.NDArray[np.int64]
-    hot_frames: npt.NDArray[np.int64]
+# Frames between two agreements of the ranks on whether all is well; each time threads wait for the last of them.
+BLOCK, BLOCK_PER_THREAD = 16, 8
 
 
 def harvest(settings: Settings, world: World) -> Path:
@@ -58,106 +47,42 @@ def harvest(settings: Settings, world: World) -> Path:
     InputError
         On all ranks alike, for any fault of the inputs; an existing file of that name is then untouched.
     """
+    threads = settings.harvest.threads or world.cores
+    scanned = read_headers(settings, threads, world)
     scan = None
     if settings.harvest.collectSpots == "auto":
-        scan = world.attempt(lambda: read_scan(settings))
-        _check_series(scan.series, world)
+        scan = world.attempt(lambda: read_scan(settings, scanned))
         settings = with_chosen_spots(settings, scan, world)
-    inputs = world.attempt(lambda: prepare(settings, scan))
-    _check_series(inputs.series, world)
+    inputs = world.attempt(lambda: prepare(settings, scan, scanned))
     if world.rank == 0:
         for text in inputs.notes:
             logger.info("%s", text)
         for text in inputs.warnings:
             logger.warning("%s", text)
-    found = _read_frames(inputs, world)
+    found = _read_frames(inputs, threads, settings.harvest.check_md5, world)
     return _merge_and_write(settings, inputs, found, world)
 
 
-def _check_series(series: FrameSeries, world: World) -> None:
-    """Refuse a scan of which the ranks see different frames (collective)."""
-    listing = hashlib.sha256("\n".join(series.names).encode()).hexdigest()
-    error = None
-    if len(set(world.gather_all(listing))) > 1:
-        error = InputError("images_prefix: the ranks see different lists of frames; wait until the series is complete")
-    world.agree(error)
-
-
-def _read_frames(inputs: Inputs, world: World) -> _Found:
+def _read_frames(inputs: Inputs, threads: int, check_md5: bool, world: World) -> FrameGatherer:
     """Read this rank's share of the frames that see anything: a contiguous part (collective)."""
-    from tds2el._core import RegionGatherer
-
-    plan, series, geometry = inputs.plan, inputs.series, inputs.geometry
-    in_plane, normal = geometry.polarisation_axes
-    gatherer = RegionGatherer(
-        mask=inputs.masks.scan,
-        pixel_to_lab=geometry.pixel_to_lab,
-        beam=geometry.beam,
-        lmbda=geometry.experiment.lmbda,
-        in_plane=in_plane,
-        normal=normal,
-        pol_degree=geometry.experiment.pol_degree,
-        dist=geometry.experiment.dist,
-        centres=inputs.hkl[plan.node] @ inputs.cell.B.T,
-        shifts=plan.shift,
-        neighbours=np.concatenate(inputs.neighbours),
-        neighbour_offsets=np.cumsum([0, *(len(v) for v in inputs.neighbours)]),
-        delta_min=inputs.delta_min,
-        delta_max=inputs.delta_max,
-        threshold=inputs.threshold,
-        saturation=inputs.saturation,
-        border=inputs.border,
-    )
-    pixel_type = np.uint16 if max(series.shape) <= np.iinfo(np.uint16).max else np.uint32
-    n_blobs = len(plan.node)
-    found = _Found(
-        PointList(pixel_type, inputs.background is not None),
-        PointList(pixel_type),
-        np.zeros((n_blobs, len(LOSSES)), dtype=np.int64),
-        np.zeros(n_blobs, dtype=np.int64),
-    )
-
-    frames, first = np.unique(plan.frame, return_index=True)
-    visits = [slice(a, b) for a, b in zip(first, [*first[1:], plan.frame.size], strict=True)]
-    shares = np.array_split(np.arange(frames.size), world.size)
-    mine, blocks = shares[world.rank], -(-len(shares[0]) // BLOCK)
-    in_force: tuple[int, ...] = ()
+    found = FrameGatherer(inputs, threads, check_md5)
+    shares = np.array_split(np.arange(found.frames.size), world.size)
+    mine = shares[world.rank]
+    block = max(world.gather_all(max(BLOCK, BLOCK_PER_THREAD * threads)))
     with Stage("harvest", len(mine), "frame") as stage:
-        for block in range(blocks):
+        for start in range(0, len(shares[0]), block):
+            part = mine[start : start + block]
             error: Exception | None = None
-            part = mine[block * BLOCK : (block + 1) * BLOCK]
             try:
-                for i in part:
-                    frame = int(frames[i])
-                    if in_force != (chosen := inputs.masks.in_force(frame)):
-                        gatherer.set_mask(inputs.masks.mask(frame))
-                        in_force = chosen
-                    _read_frame(frame, visits[i], inputs, gatherer, found)
-                    stage.update()
+                found.read(part)
+                stage.update(len(part))
             except (InputError, OSError) as caught:
                 error = caught
             world.agree(error)
     return found
 
 
-def _read_frame(frame: int, visits: slice, inputs: Inputs, gatherer: Any, found: _Found) -> None:
-    image = inputs.series.read(frame)
-    image = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
-    blobs = inputs.plan.blob[visits]
-    turn = inputs.geometry.lab_to_crystal(inputs.geometry.phi(inputs.series.angle_index[frame]))
-    points, peaks, lost, hot = gatherer.frame(
-        image, turn, blobs, inputs.plan.region[visits], float(inputs.denominator[frame])
-    )
-    if inputs.background is not None:
-        _, row, column, *_ = points
-        points = (*points, inputs.background.rate[row, column] * inputs.denominator[frame])
-    found.points.add(frame, blobs, points)
-    found.peaks.add(frame, blobs, peaks)
-    found.lost[blobs] += lost
-    found.hot_frames[blobs] += hot
-
-
-def _merge_and_write(settings: Settings, inputs: Inputs, found: _Found, world: World) -> Path:
+def _merge_and_write(settings: Settings, inputs: Inputs, found: FrameGatherer, world: World) -> Path:
     plan, series = inputs.plan, inputs.series
     n_blobs = len(plan.node)
     numbers = [np.stack(world.gather_all(points.number(n_blobs))) for points in (found.points, found.peaks)]
@@ -207,7 +132,7 @@ def _merge_and_write(settings: Settings, inputs: Inputs, found: _Found, world: W
         cell=inputs.cell,
     )
     path = output_path(settings)  # the folder may have gone meanwhile
-    write_harvest(path, settings, tables, _columns(found, numbers, world), world)
+    write_harvest(path, settings, tables, _columns(found, numbers, inputs, world), found.threads, world)
     if world.rank == 0:
         _tell_absent(inputs, plan.node[n_points > 0])
         if not numbers[1].any() and np.isfinite(inputs.threshold):
@@ -241,23 +166,26 @@ def _tell_absent(inputs: Inputs, nodes: npt.NDArray[np.int64]) -> None:
         )
 
 
-def _columns(
-    found: _Found, numbers: list[npt.NDArray[np.int64]], world: World
-) -> Iterator[tuple[str, npt.NDArray[Any] | None]]:
-    """The columns of points and peaks, sorted by blob, one at a time (collective)."""
+def _columns(found: FrameGatherer, numbers: list[npt.NDArray[np.int64]], inputs: Inputs, world: World) -> list[Column]:
+    """The columns of points and peaks (collective)."""
+    pixel = np.dtype(np.uint16 if max(inputs.series.shape) <= np.iinfo(np.uint16).max else np.uint32)
+    columns = []
     for group, points, number in zip(("points", "peaks"), (found.points, found.peaks), numbers, strict=True):
-        types: dict[str, npt.DTypeLike] = {
-            "counts": points.counts_type(world),
-            "correction": np.float32,
-            "Q": np.float64,
-            "background": np.float32,
+        sorted_points = SortedPoints(points, points.counts_type(world))
+        types = {
+            "frame": np.dtype(np.int32),
+            "row": pixel,
+            "column": pixel,
+            "counts": sorted_points.counts_type,
+            "correction": np.dtype(np.float32),
+            "Q": np.dtype(np.float64),
         }
-        yield f"{group}/frame", assemble(world, points.frames(), number)
-        for name in points.names:
-            yield (
-                f"{group}/{name}",
-                assemble(world, points.take(name, types.get(name, points.pixel_type)), number),
-            )
+        if group == "points" and inputs.background is not None:
+            types["background"] = np.dtype(np.float32)
+        for name, dtype in types.items():
+            pieces = [(piece.first, partial(found.column, name, piece)) for piece in sorted_points.pieces]
+            columns.append(Column(f"{group}/{name}", dtype, 3 if name == "Q" else 1, number, pieces))
+    return columns
 
 
 def _losses(kept: int, lost: npt.NDArray[np.int64]) -> str:

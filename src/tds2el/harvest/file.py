@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,20 +21,19 @@ import numpy.typing as npt
 from tds2el import __version__
 from tds2el.crystal.cell import Cell
 from tds2el.errors import InputError
-from tds2el.output import replaced
+from tds2el.harvest.columns import Column, write_columns
+from tds2el.output import replaced, writing
 from tds2el.parallel import World
 from tds2el.settings import Settings
 
 if TYPE_CHECKING:
     import h5py
 
+OPTION = "save_to_file"
 FORMAT = "tds2el harvest"
 FORMAT_VERSION = 2
 # Why a pixel of the shell is no point, in the order of the compiled gatherer's tallies.
 LOSSES = ("nearer_to_another_node", "masked", "negative_counts", "over_threshold")
-# A fit reads counts, correction and Q, so these stay contiguous; the others are compressed.
-COMPRESSED = ("row", "column", "frame")
-CHUNK = 1 << 16
 UNITS = {
     "counts": "counts",
     "Q": "1/angstrom",
@@ -76,21 +76,19 @@ class Tables:
 
 
 def write_harvest(
-    path: Path,
-    settings: Settings,
-    tables: Tables,
-    columns: Iterable[tuple[str, npt.NDArray[Any] | None]],
-    world: World,
+    path: Path, settings: Settings, tables: Tables, columns: Sequence[Column], threads: int, world: World
 ) -> None:
-    """Write the file on rank 0, under a temporary name until it is whole (collective).
+    """Write the file, under a temporary name until it is whole (collective).
 
     Parameters
     ----------
     path : Path
     settings : Settings
     tables : Tables
-    columns : iterable of (name, array)
-        Gathered one at a time as they are asked for, on all ranks in the same order; arrays on rank 0 only.
+    columns : sequence of Column
+        The points and peaks, of which every rank has a part.
+    threads : int
+        Of this rank.
     world : World
 
     Raises
@@ -98,22 +96,32 @@ def write_harvest(
     InputError
         On all ranks if the file cannot be written; a file of that name is then untouched.
     """
-    import h5py
-
-    columns = iter(columns)
     error = None
-    if world.rank == 0:
-        try:
-            with replaced(path, "save_to_file") as temporary, h5py.File(temporary, "w") as file:
-                _write_head(file, settings, tables)
-                for name, array in columns:
-                    if array is not None:
-                        _write_column(file["entry"], name, array)
-        except InputError as caught:
-            error = caught
-    for _ in columns:
-        pass  # the other ranks' part in gathering, and rank 0's after an error
-    world.agree(error)
+    try:
+        with replaced(path, OPTION) if world.rank == 0 else nullcontext(None) as temporary:
+            _write_together(temporary, path, settings, tables, columns, threads, world)
+    except InputError as caught:
+        error = caught
+    world.agree(error)  # rank 0 may have failed to rename
+
+
+def _write_together(
+    temporary: Path | None,
+    path: Path,
+    settings: Settings,
+    tables: Tables,
+    columns: Sequence[Column],
+    threads: int,
+    world: World,
+) -> None:
+    def lay_out() -> dict[str, int]:
+        if temporary is None:
+            return {}
+        with writing(path, OPTION):
+            return _lay_out(temporary, settings, tables, columns)
+
+    offsets = world.gather_all(world.attempt(lay_out))[0]
+    write_columns(temporary, path, OPTION, columns, offsets, threads, world)
 
 
 class HarvestFile:
@@ -155,6 +163,7 @@ class HarvestFile:
 
         self.path = Path(path)
         self._option = option
+        self._columns_of: dict[str, Any] = {}
         if not self.path.is_file():
             raise InputError(f"{option} = {path}: there is no such file; harvest first, with save_to_file = {path}")
         with self._readable():
@@ -259,7 +268,7 @@ class HarvestFile:
         if not self.has_background:
             return None
         with self._readable():
-            values: npt.NDArray[np.float32] = self._file["entry/points/background"][start:stop]
+            values: npt.NDArray[np.float32] = self._column("points", "background")[start:stop]
         return values
 
     def _range(self, blob: int, start: int, stop: int | None) -> tuple[int, int]:
@@ -272,19 +281,26 @@ class HarvestFile:
         self, group: str, start: int, stop: int
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
         with self._readable():
-            counts, correction, q = (
-                self._file[f"entry/{group}/{name}"][start:stop] for name in ("counts", "correction", "Q")
-            )
-        if not (np.isfinite(q).all() and (correction > 0).all() and (counts >= 0).all()):
-            raise InputError(f"{self.path}: damaged: impossible numbers among its points; harvest again")
+            counts, correction, q = (self._column(group, name)[start:stop] for name in ("counts", "correction", "Q"))
         return counts, correction, q
+
+    def _column(self, group: str, name: str) -> Any:
+        """A column: mapped into memory where it lies in one piece, as this program writes it, else read by h5py."""
+        key = f"entry/{group}/{name}"
+        if key not in self._columns_of:
+            data = self._file[key]
+            start = data.id.get_offset()
+            if start is not None and data.size and data.dtype.isnative:
+                data = np.memmap(self.path, data.dtype, "r", start, data.shape).view(np.ndarray)
+            self._columns_of[key] = data
+        return self._columns_of[key]
 
     def _places(
         self, group: str, start: int, stop: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         with self._readable():
             row, column, frame = (
-                self._file[f"entry/{group}/{name}"][start:stop].astype(np.int64) for name in ("row", "column", "frame")
+                self._column(group, name)[start:stop].astype(np.int64) for name in ("row", "column", "frame")
             )
         return row, column, frame
 
@@ -364,11 +380,28 @@ def _write_head(file: h5py.File, settings: Settings, tables: Tables) -> None:
     _group(entry, "peaks")
 
 
-def _write_column(entry: h5py.Group, path: str, values: npt.NDArray[Any]) -> None:
-    group, name = path.split("/")
-    packed = name in COMPRESSED and values.size > 0
-    layout = {"chunks": (min(CHUNK, values.size),), "shuffle": True, "compression": "lzf"} if packed else {}
-    _dataset(entry[group], name, values, **layout)
+def _lay_out(path: Path, settings: Settings, tables: Tables, columns: Sequence[Column]) -> dict[str, int]:
+    """Write all but the columns, for which there is room from then on; returns where in the file they begin."""
+    import h5py
+
+    offsets = {}
+    with h5py.File(path, "w") as file:
+        _write_head(file, settings, tables)
+        for column in columns:
+            group, name = column.name.split("/")
+            properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            properties.set_obj_track_times(False)
+            parent, space = file["entry"][group], h5py.h5s.create_simple(column.shape)
+            kind = h5py.h5t.py_create(column.dtype)
+            dataset = h5py.Dataset(h5py.h5d.create(parent.id, name.encode(), kind, space, properties))
+            if name in UNITS:
+                dataset.attrs["units"] = UNITS[name]
+            offsets[column.name] = dataset.id.get_offset() or 0  # None if there are no points
+    with open(path, "r+b") as stream:  # a full disk is told now, not by a part of the file
+        os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
+    return offsets
 
 
 def _group(parent: h5py.Group, name: str, nx_class: str = "NXcollection") -> h5py.Group:
@@ -377,7 +410,7 @@ def _group(parent: h5py.Group, name: str, nx_class: str = "NXcollection") -> h5p
     return group
 
 
-def _dataset(group: h5py.Group, name: str, values: npt.NDArray[Any], **layout: Any) -> None:
-    dataset = group.create_dataset(name, data=values, track_times=False, **layout)
+def _dataset(group: h5py.Group, name: str, values: npt.NDArray[Any]) -> None:
+    dataset = group.create_dataset(name, data=values, track_times=False)
     if name in UNITS:
         dataset.attrs["units"] = UNITS[name]

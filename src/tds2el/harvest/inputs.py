@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from tds2el.crystal.centring import neighbour_vectors
 from tds2el.crystal.symmetry import point_group, with_replicas
 from tds2el.errors import InputError
 from tds2el.experiment.background import Background, read_background
-from tds2el.experiment.frames import FrameSeries, open_frame_series
+from tds2el.experiment.frames import FrameSeries, Scanned, frame_files, open_frame_series, scan_files
 from tds2el.experiment.geometry import Geometry
 from tds2el.experiment.mask import FrameMasks, read_mask, read_ranges
 from tds2el.experiment.maxima import reflections_of_file
@@ -22,6 +23,7 @@ from tds2el.experiment.monitor import read_normalisation
 from tds2el.harvest.centre import read_shifts
 from tds2el.harvest.nodes import check_nodes, node_notes, node_warnings
 from tds2el.harvest.plan import Plan, make_plan, shifted_plan
+from tds2el.parallel import World
 from tds2el.settings import CrystalSettings, Experiment, FrameSettings, HarvestSettings, Settings
 
 # threshold_action "pixel" also drops this many pixels round each one above the threshold.
@@ -116,7 +118,33 @@ class Inputs:
     notes: list[str] = field(default_factory=list)
 
 
-def prepare(settings: Settings, scan: ScanInputs | None = None) -> Inputs:
+def read_headers(settings: Settings, threads: int, world: World) -> Scanned:
+    """The headers of all frames, each read by one rank (collective).
+
+    Raises
+    ------
+    InputError
+        On all ranks alike: what a harvest needs is missing, a file cannot be read, or ranks see different files.
+    """
+
+    def find() -> list[str]:
+        _, _, frames, cell, _, _ = _required(settings)
+        if settings.harvest.collectSpots != "auto":
+            reflections(settings.harvest, settings.crystal, cell)
+        return frame_files(frames)
+
+    files = world.attempt(find)
+    listing = hashlib.sha256("\n".join(files).encode()).hexdigest()
+    error = None
+    if len(set(world.gather_all(listing))) > 1:
+        error = InputError("images_prefix: the ranks see different lists of frames; wait until the series is complete")
+    world.agree(error)
+    share = np.array_split(np.arange(len(files)), world.size)[world.rank]
+    own = world.attempt(lambda: scan_files([files[i] for i in share], threads))
+    return {file: found for part in world.gather_all(own) for file, found in part.items()}
+
+
+def prepare(settings: Settings, scan: ScanInputs | None = None, scanned: Scanned | None = None) -> Inputs:
     """Read all but the frames, and plan the harvest.
 
     Parameters
@@ -125,6 +153,8 @@ def prepare(settings: Settings, scan: ScanInputs | None = None) -> Inputs:
         With the reflections, not "auto".
     scan : ScanInputs, optional
         If it has been read already.
+    scanned : Scanned, optional
+        The headers of the frames, if they have been.
 
     Raises
     ------
@@ -140,7 +170,7 @@ def prepare(settings: Settings, scan: ScanInputs | None = None) -> Inputs:
         notes.append(f"{n_listed} reflections and {len(hkl) - n_listed} equivalent ones (REPLICA_COLLECTION)")
     notes.append(f"shells from {delta_min:.5f} to {delta_max:.5f} Å⁻¹; data go to {path}")
 
-    scan = scan or read_scan(settings)
+    scan = scan or read_scan(settings, scanned)
     notes += scan.notes
     geometry, series = scan.geometry, scan.series
     row, column = geometry.direct_beam()
@@ -187,8 +217,8 @@ def prepare(settings: Settings, scan: ScanInputs | None = None) -> Inputs:
     )
 
 
-def read_scan(settings: Settings) -> ScanInputs:
-    """Read what does not depend on the reflections, all but the frames.
+def read_scan(settings: Settings, scanned: Scanned | None = None) -> ScanInputs:
+    """Read what does not depend on the reflections, all but the frames; of these the headers unless they are given.
 
     Raises
     ------
@@ -200,7 +230,7 @@ def read_scan(settings: Settings) -> ScanInputs:
     row, column = geometry.direct_beam()
     notes = [f"direct beam at row {row:.2f}, column {column:.2f}"]
 
-    series = open_frame_series(frames, experiment.angular_step)
+    series = open_frame_series(frames, experiment.angular_step, scanned)
     background = read_background(frames, series.shape)
     if background is not None:
         notes.append(f"background of {background.n_frames} frames; {(~background.good).sum()} of its pixels are bad")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from tds2el.errors import InputError
 from tds2el.experiment.geometry import Geometry
 from tds2el.harvest.centre import peak_offsets
 from tds2el.harvest.file import HarvestFile
@@ -15,7 +16,7 @@ from tds2el.team import Team
 
 Array = npt.NDArray[np.float64]
 
-PIECE = 1 << 20
+PIECE = 1 << 22
 """Points that are read at a time."""
 BANDS, SECTORS = 6, 8
 """Cells of equal area on the sphere: bands of equal height along z, cut into sectors of azimuth."""
@@ -59,13 +60,24 @@ class SpotQuality:
         return SpotQuality(*(getattr(self, field.name)[blobs] for field in fields(self)))
 
 
-def spot_quality(harvest: HarvestFile, team: Team | None = None) -> SpotQuality:
+def spot_quality(harvest: HarvestFile, team: Team | None = None, threads: int = 1) -> SpotQuality:
     """The figures of all blobs, in one pass over the points.
 
-    A team of `tds2el.fit.shared.HarvestShare` shares it.
+    Parameters
+    ----------
+    harvest : HarvestFile
+    team : Team, optional
+        Of `tds2el.fit.shared.HarvestShare`, which share it.
+    threads : int
+        Of this process, where there is no team.
+
+    Raises
+    ------
+    InputError
+        The points hold impossible numbers.
     """
     offset = harvest.shift + peak_offsets(harvest)
-    parts = [quality_sums(harvest)] if team is None else team.ask("quality_sums")
+    parts = [quality_sums(harvest, threads=threads)] if team is None else team.ask("quality_sums")
     coverage = np.any([hit for hit, _ in parts], axis=0).mean(axis=1)
     signal = _signal(np.sum([sums for _, sums in parts], axis=0))
     lost_frames = np.zeros(harvest.n_blobs)
@@ -74,7 +86,9 @@ def spot_quality(harvest: HarvestFile, team: Team | None = None) -> SpotQuality:
     return SpotQuality(harvest.n_points, coverage, signal, offset, _on_detector(harvest, offset), lost_frames)
 
 
-def quality_sums(harvest: HarvestFile, part: int = 0, parts: int = 1) -> tuple[npt.NDArray[np.bool_], Array]:
+def quality_sums(
+    harvest: HarvestFile, part: int = 0, parts: int = 1, threads: int = 1
+) -> tuple[npt.NDArray[np.bool_], Array]:
     """What one of several equal parts of all points says.
 
     Returns
@@ -83,39 +97,32 @@ def quality_sums(harvest: HarvestFile, part: int = 0, parts: int = 1) -> tuple[n
         Cells of the sphere of directions that hold points.
     sums : ndarray, shape (5, blobs)
         Of 1, x, x², y, xy with x = (r/q)² for the shell's mean radius r and y = counts/κ.
+
+    Raises
+    ------
+    InputError
+        The points hold impossible numbers.
     """
-    n, cells = harvest.n_blobs, BANDS * SECTORS
+    from tds2el._core import survey
+
+    n = harvest.n_blobs
     inner = max(harvest.delta_min, NEAREST * harvest.delta_max)
-    middle2 = inner * harvest.delta_max
-    hit = np.zeros(n * cells, dtype=bool)
+    middle, nearest = np.sqrt(inner * harvest.delta_max), NEAREST * harvest.delta_max
+    hit = np.zeros((n, BANDS * SECTORS), dtype=bool)
     sums = np.zeros((5, n))
     first, end = (int(harvest.offset[-1]) * number // parts for number in (part, part + 1))
     for start in range(first, end, PIECE):
         stop = min(start + PIECE, end)
         counts, correction, Q = harvest.points_of_all(start, stop)
-        # Also across blobs without points, which own no number.
-        blob = np.searchsorted(harvest.offset, np.arange(start, stop), side="right") - 1
-        q = Q - harvest.centre[blob]
-        q2 = np.einsum("ij,ij->i", q, q)
-        hit[blob * cells + _cell(q, q2)] = True
-        measured = counts.astype(float)
         background = harvest.background_of_all(start, stop)
-        if background is not None:
-            measured -= background
-        y = measured / correction
-        x = middle2 / np.maximum(q2, (NEAREST * harvest.delta_max) ** 2)
-        for total, weights in zip(sums, (None, x, x * x, y, x * y), strict=True):
-            total += np.bincount(blob, weights, minlength=n)
-    return hit.reshape(n, cells), sums
-
-
-def _cell(q: Array, q2: Array) -> npt.NDArray[np.int64]:
-    """Number (n,) of the cell that the direction of q lies in."""
-    cosine = q[:, 2] / np.sqrt(np.maximum(q2, np.finfo(float).tiny))
-    band = np.clip(np.floor((cosine + 1) / 2 * BANDS), 0, BANDS - 1).astype(np.int64)
-    turn = (np.arctan2(q[:, 1], q[:, 0]) / (2 * np.pi)) % 1.0
-    sector = np.minimum(np.floor(turn * SECTORS), SECTORS - 1).astype(np.int64)
-    return band * SECTORS + sector
+        sound, more, further = survey(
+            counts, correction, Q, background, start, harvest.offset, harvest.centre, BANDS, middle, nearest, threads
+        )
+        if not sound:
+            raise InputError(f"{harvest.path}: damaged: impossible numbers among its points; harvest again")
+        hit |= more
+        sums += further
+    return hit, sums
 
 
 def _signal(sums: Array) -> Array:

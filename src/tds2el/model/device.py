@@ -45,7 +45,8 @@ def make_engine(
     """
     if choice == "numpy":
         return NumpyEngine(points, columns, conditions)
-    return OpenCLEngine(select_device(choice, cores, number), points, columns, conditions)
+    threads = World().cores if cores is None else cores
+    return OpenCLEngine(select_device(choice, cores, number), points, columns, conditions, threads=threads)
 
 
 def identity_of(engine: Engine) -> str:

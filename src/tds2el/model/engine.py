@@ -9,8 +9,8 @@ counts are m = κ (f S + b + c·q) + τ B.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,26 +29,34 @@ class Piece:
 
     Attributes
     ----------
-    q : ndarray, shape (n, 3)
-        Q − G of the harvest, Å⁻¹.
+    Q : ndarray, shape (n, 3)
+        Of the harvest, Å⁻¹, from the same origin as `node`.
     counts, correction : ndarray, shape (n,)
-        N and κ; κ = 0 marks a pixel that is not used.
+        N and κ, of any type; κ = 0 marks a pixel that is not used.
     background, weight : ndarray, shape (n,), optional
         τB at τ = 1, in counts, and the factor 0 < ω ≤ 1 on the pixel's information that its own variance leaves.
         Both or neither.
     row, column, phi, frame : ndarray, shape (n,), optional
         Where the pixel is on the detector, the goniometer angle of its frame in degrees, and the frame's number.
+    node : ndarray, shape (3,)
+        G of the harvest, Å⁻¹; by default Q is relative to it.
     """
 
-    q: Array
-    counts: Array
-    correction: Array
+    Q: Array
+    counts: npt.NDArray[Any]
+    correction: npt.NDArray[Any]
     background: Array | None = None
     weight: Array | None = None
     row: Array | None = None
     column: Array | None = None
     phi: Array | None = None
     frame: Array | None = None
+    node: Array = field(default_factory=lambda: np.zeros(3))
+
+    @property
+    def q(self) -> Array:
+        """Q − G, Å⁻¹, (n, 3)."""
+        return np.asarray(self.Q - self.node)
 
 
 class Pieces(Protocol):
@@ -140,6 +148,8 @@ class Columns:
         Three columns q, after S and 1: a linear baseline.
     background : bool
         One column B/κ: a free τ; needs `Points.background`.
+    entries : ndarray of bool, shape (6, 6), optional
+        Which entries of C can differ from 0; None: all.
     """
 
     derivatives: Array
@@ -153,6 +163,7 @@ class Columns:
     centre: bool = False
     slope: bool = False
     background: bool = False
+    entries: npt.NDArray[np.bool_] | None = None
 
     @property
     def geometry(self) -> int:

@@ -197,9 +197,9 @@ class NumpyEngine:
                 columns: dict[str, Array] = {
                     field.name: np.asarray(values[part], dtype=float)
                     for field in fields(Piece)
-                    if (values := getattr(piece, field.name)) is not None
+                    if field.name != "node" and (values := getattr(piece, field.name)) is not None
                 }
-                yield Piece(**columns), used[part]
+                yield Piece(**columns, node=piece.node), used[part]
 
     def _quantum(self, tensor: Array) -> QuantumSum:
         c = self._conditions

@@ -67,15 +67,21 @@ def quantum_sum(tensor: Array, q_max: float, temperature: float, density: float,
         If that takes more than `MAX_TERMS` terms.
     """
     a = thermal_stiffness(temperature, density)
-    stiffest = largest_stiffness(tensor) * q_max**2
+
+    def neglected(stiffest: float, n_max: int) -> float:
+        return float(2 * zeta(2 * TAIL_TERMS + 2, n_max + 1) * (stiffest * q_max**2 / a) ** (TAIL_TERMS + 1))
+
     n_max = 0
-    while 2 * zeta(2 * TAIL_TERMS + 2, n_max + 1) * (stiffest / a) ** (TAIL_TERMS + 1) > tolerance:
-        n_max += 1
-        if n_max > MAX_TERMS:
-            raise InputError(
-                f"Temperature = {temperature:g} K with density = {density:g} g/cm³ and constants up to "
-                f"{np.abs(tensor).max():.3g} GPa: the quantum correction is out of reach; correct the wrong one"
-            )
+    # At room temperature the tail alone does, which a bound that costs nothing shows.
+    if neglected(_stiffness_bound(tensor), 0) > tolerance:
+        stiffest = largest_stiffness(tensor)
+        while neglected(stiffest, n_max) > tolerance:
+            n_max += 1
+            if n_max > MAX_TERMS:
+                raise InputError(
+                    f"Temperature = {temperature:g} K with density = {density:g} g/cm³ and constants up to "
+                    f"{np.abs(tensor).max():.3g} GPa: the quantum correction is out of reach; correct the wrong one"
+                )
     t0, t1, t2 = (2 * (-1) ** k * float(zeta(2 * k + 2, n_max + 1)) / a ** (k + 1) for k in range(TAIL_TERMS))
     return QuantumSum(a, n_max, (t0, t1, t2))
 
@@ -87,6 +93,12 @@ def largest_stiffness(tensor: Array) -> float:
     radius = np.sqrt(1 - z**2)
     directions = np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z + 0 * azimuth], axis=-1)
     return 1.02 * float(np.linalg.eigvalsh(christoffel(tensor, directions)).max())
+
+
+def _stiffness_bound(tensor: Array) -> float:
+    """Upper bound of `largest_stiffness`: Kelvin's largest eigenvalue, since strains of unit vectors are at most 1."""
+    root = np.sqrt([1.0, 1, 1, 2, 2, 2])
+    return float(np.linalg.eigvalsh(tensor * np.outer(root, root))[-1])
 
 
 def quantum_term(tensor: Array, q_max: float, temperature: float, density: float) -> float:
