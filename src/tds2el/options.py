@@ -129,7 +129,7 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("relative_error", kinds.FRACTION, 0.0,
                "error of a pixel beside counting noise, as a fraction of its counts"),
         Option("device", kinds.DEVICE, None,
-               'what computes; None: the first GPU, else the CPU; "numpy": slow reference'),
+               'what computes; None: the first GPU (each MPI rank its own), else the CPU; "numpy": slow reference'),
         Option("REPLICA", FLAG, False, "1: fit also the spots equivalent by symmetry"),
         Option("A_variables", kinds.CORRECTIONS, None,
                "corrections to geometry and cell; min < max frees one in the fit"),

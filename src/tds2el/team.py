@@ -5,7 +5,9 @@ So what rank 0 runs is written as for a single process, and only what is asked f
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +16,8 @@ from tds2el.errors import InputError
 from tds2el.parallel import World
 
 STOP = "stop"
+PATIENCE, PAUSE = 5e-3, 1e-3
+"""Seconds after which a rank that waits for its leader begins to sleep, and for how long at a time."""
 
 
 class Team:
@@ -57,7 +61,7 @@ class Team:
         KeyboardInterrupt
             If another rank was interrupted.
         """
-        self._comm.bcast((task, arguments), root=0)
+        self._tell(task, *arguments)
         answers = self._comm.gather((*self._do(task, arguments), False), root=0) or []
         if any(interrupted for _, _, interrupted in answers):
             raise KeyboardInterrupt
@@ -71,17 +75,32 @@ class Team:
         try:
             lead()
         except (InputError, OSError):
-            self._comm.bcast((STOP, ()), root=0)
+            self._tell(STOP)
             raise
-        self._comm.bcast((STOP, ()), root=0)
+        self._tell(STOP)
+
+    def _tell(self, task: str, *arguments: object) -> None:
+        self._world.comm.Ibcast(bytearray(1), root=0).Wait()
+        self._comm.bcast((task, arguments), root=0)
 
     def _serve(self) -> None:
         with _noted_interrupts() as interrupts:
             while True:
+                self._wait()
                 task, arguments = self._comm.bcast(None, root=0)
                 if task == STOP:
                     return
                 self._comm.gather((*self._do(task, arguments), bool(interrupts)), root=0)
+
+    def _wait(self) -> None:
+        """Until the leader calls: a blocking call of MPI would keep a core busy, which the leader may need."""
+        called = self._world.comm.Ibcast(bytearray(1), root=0)
+        start = time.monotonic()
+        while not called.Test():
+            if time.monotonic() - start < PATIENCE:
+                os.sched_yield()
+            else:
+                time.sleep(PAUSE)
 
     def _do(self, task: str, arguments: tuple[object, ...]) -> tuple[Any, str | None]:
         """The result of a task on this rank, or what went wrong."""

@@ -7,6 +7,7 @@ import pytest
 
 from tds2el.errors import InputError
 from tds2el.fit import data
+from tds2el.fit import shared as shared_module
 from tds2el.fit.data import chosen_blobs, fit_data
 from tds2el.fit.shared import HarvestShare, shared_engine
 from tds2el.model.device import make_engine
@@ -104,8 +105,15 @@ class InProcess:
 
 @pytest.mark.parametrize("ranks", [2, 3, 45])
 @pytest.mark.parametrize("nred", [1, 3])
-def test_ranks_read_and_hold_only_their_own_points(ranks, nred):
-    """Together all of them, with the means of all; some ranks may have none."""
+def test_ranks_read_and_hold_only_their_own_points(ranks, nred, monkeypatch):
+    """Together all of them, with the means of all, each on a device of its own; some ranks may have none."""
+    devices = []
+
+    def recorded(*arguments, number, **keywords):
+        devices.append(number)
+        return make_engine(*arguments, number=number, **keywords)
+
+    monkeypatch.setattr(shared_module, "make_engine", recorded)
     harvest, read = _harvest(30, 20, 64), []
     points = harvest.points
     harvest.points = lambda blob, start, stop: read.append((blob, start, stop)) or points(blob, start, stop)
@@ -130,3 +138,5 @@ def test_ranks_read_and_hold_only_their_own_points(ranks, nred):
     assert each == [(blob, n) for blob in found.blobs for n in range(harvest.n_points[blob])]
     working = min(ranks, int(found.points.sizes.sum()))
     assert engine.description.endswith(f", {working} ranks")
+    assert devices == sorted(set(devices))
+    assert len(devices) == working
