@@ -51,7 +51,7 @@ def fit_of(n_spots, held="A11", baseline=3.0):
         frames={name: SimpleNamespace(stiffness=CUBIC, axes="x ∥ a, y ∥ b, z ∥ c") for name in ("W", "P")},
         density=3.58,
         shell=SHELL,
-        curve_profiles=sums.profiles(),
+        profiles=sums.profiles(),
         spots=SimpleNamespace(
             hkl=hkl,
             centre=points.nodes,

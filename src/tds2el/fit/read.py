@@ -281,7 +281,7 @@ def _read(path: Path, entry: h5py.Group) -> FitFile:
         eigenvalues=tensors["eigenvalues"][()],
         moduli={name: (float(moduli[name][()]), float(moduli[f"{name}_errors"][()])) for name in AVERAGES},
         spots=_spots(entry["spots"]),
-        curve_profiles=_profiles(entry["profiles"]) if "profiles" in entry else None,
+        curve_profiles=_profiles(entry["profiles"]) if "curve" in entry else None,
         iterations=_iterations(entry["iterations"]),
         corrections=_corrections(entry["corrections"]) if "corrections" in entry else None,
         deviance=float(statistics["deviance"][()]),
