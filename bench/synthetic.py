@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import repeat
 
 import numpy as np
 
@@ -102,14 +103,11 @@ def synthetic_points(
         end = size if stop is None else min(stop, size)
         firsts = range(start - start % PIECE, end, PIECE)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            for first, made in zip(
-                firsts,
-                pool.map(lambda first: first_piece(blob) if repeated else piece(blob, first), firsts),
-                strict=True,
-            ):
-                yield _part(made, max(start - first, 0), end - first)
+            made = repeat(first_piece(blob)) if repeated else pool.map(lambda first: piece(blob, first), firsts)
+            for first, whole in zip(firsts, made, strict=False):
+                yield _part(whole, max(start - first, 0), end - first)
 
-    mean = np.array([next(pieces(blob)).counts.mean() for blob in range(len(hkl))])
+    mean = np.array([first_piece(blob).counts.mean() for blob in range(len(hkl))])
     return Points(nodes, np.full(len(hkl), size), mean, np.ones(len(hkl)), Q_MAX, pieces, Q_MIN, pixels=pixels)
 
 
