@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-COLOURS = {"tds2el": "#0b6e99", "numba": "#c8551b", "numpy": "#6b6b6b"}
+COLOURS = {"tds2el": "#0b6e99", "numba": "#c8551b", "numpy": "#6b6b6b", "kernel alone": "#7fb7cc"}
 
 
 def draw_cost(cost: Mapping[str, Sequence[Sequence[float]]], device: str, path: Path) -> None:

@@ -30,6 +30,7 @@ from tds2el.fit.parameters import Constants, Scale
 from tds2el.fit.retune import make_retuning
 from tds2el.model.device import make_engine, select_device
 from tds2el.model.engine import Engine, Points, State, Sums
+from tds2el.model.opencl_engine import OpenCLEngine
 from tds2el.parfile import Variable
 from tds2el.settings import Experiment
 
@@ -229,19 +230,33 @@ def _cost_against_size(
         from numba_kernel import NumbaEngine
 
         makers["numba"] = (np.inf, lambda data: NumbaEngine(data, CONDITIONS))
-    found: dict[str, list[tuple[int, float]]] = {name: [] for name in makers}
+    found: dict[str, list[tuple[int, float]]] = {name: [] for name in (*makers, "kernel alone")}
     for size in sizes:
         data = synthetic_points(size, hkl, repeated=True)
         for name, (most, make) in makers.items():
             if size > most:
                 continue
             try:
-                seconds = seconds_per_pass(make(data), data, common, 1 if name == "numpy" else repeats)
+                engine = make(data)
+                seconds = seconds_per_pass(engine, data, common, 1 if name == "numpy" else repeats)
             except InputError as error:
                 print(f"{name} with {size:.0e} points: {error}")
                 continue
             found[name].append((int(data.sizes.sum()), seconds))
+            if isinstance(engine, OpenCLEngine):
+                found["kernel alone"].append((int(data.sizes.sum()), kernel_seconds(engine, repeats)))
     return found
+
+
+def kernel_seconds(engine: OpenCLEngine, repeats: int) -> float:
+    """Median of the seconds that the device itself counts for the kernel of a pass, which an iteration has set up."""
+    import pyopencl as cl
+
+    queue = cl.CommandQueue(engine._context, properties=cl.command_queue_properties.PROFILING_ENABLE)
+    size = (len(engine._resident.parts[0].chunks) * engine._local,)
+    events = [cl.enqueue_nd_range_kernel(queue, engine._gram, size, (engine._local,)) for _ in range(repeats)]
+    queue.finish()
+    return statistics.median(1e-9 * (event.profile.end - event.profile.start) for event in events)
 
 
 def _to_minimum(n_points: int, device: str | None, hkl: np.ndarray, figures: list[Figure]) -> dict[str, object]:

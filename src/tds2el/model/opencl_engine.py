@@ -25,13 +25,13 @@ TOLERANCE = 1e-8
 VECTOR = 8
 REGISTER_COLUMNS = 13
 """Up to so many columns a work-item of a GPU keeps all its sums in registers."""
-REGISTER_LOCAL, BLOCKED_LOCAL = 384, 128
-"""Work-items per group. 384 share 65536 registers such that each gets the 168 that 9 columns take: fewer, or more of
-fewer registers, are slower."""
+FEW_COLUMNS, FEW_LOCAL, LOCAL = 9, 384, 128
+"""Work-items per group. 384 of them share 65536 registers such that each gets 168, which is what few columns take and
+hides more latency than fewer work-items of more registers; more columns would spill."""
 CPU_CHUNK, GPU_CHUNK = 8192, 32768
 """Pixels per work-group; on a GPU fewer where there would not be work for all of it."""
-REGISTER_GROUPS, BLOCKED_GROUPS = 4, 16
-"""Groups that each compute unit of a GPU should have at least."""
+FEW_GROUPS, GROUPS = 4, 16
+"""Groups of so many work-items that each compute unit of a GPU should have at least."""
 FLOAT_CHUNK = 256
 """Pixels per float32 partial sum on devices without double precision."""
 BLOB_SIZE = 13
@@ -79,9 +79,8 @@ class OpenCLEngine:
         cpu = bool(device.type & cl.device_type.CPU) if vectors is None else vectors
         self._double = bool(device.double_fp_config) if double is None else double
         blocked = not cpu and self._double and columns.count > REGISTER_COLUMNS
-        local, groups = (BLOCKED_LOCAL, BLOCKED_GROUPS) if blocked else (REGISTER_LOCAL, REGISTER_GROUPS)
-        if device.max_work_group_size < local or not self._double:
-            local = BLOCKED_LOCAL
+        few = columns.count <= FEW_COLUMNS and self._double and device.max_work_group_size >= FEW_LOCAL
+        local, groups = (FEW_LOCAL, FEW_GROUPS) if few else (LOCAL, GROUPS)
         self._vector, self._local = (VECTOR, 1) if cpu else (1, local)
         self.description = f"{device.name.strip()} ({device.platform.name.strip()}), float32" + (
             " with double sums" if self._double else " in blocks"
