@@ -7,13 +7,13 @@ with links to files of 100 frames (uint32, bitshuffle-LZ4). The spots are reflec
 sees at least one: 30 of them, taken in turn where frames see the fewest. All is in the page cache; what is compared is
 run in turn, several times, and medians are printed. One thread and one rank are held on one core.
 
-With --ranks harvests also run under mpirun, each rank on one core, timed from barrier to barrier (the slowest rank).
+With --ranks harvests also run under mpirun, each rank on one core, timed from barrier to barrier (the slowest rank);
+with --ranks-only nothing else does, for hosts of many cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -29,6 +29,7 @@ import hdf5plugin
 import numpy as np
 from fabio.cbfimage import CbfImage
 
+from figures import Figure, figure, hand_over
 from tds2el.crystal.cell import Cell, longest_reciprocal
 from tds2el.experiment.geometry import Geometry
 from tds2el.harvest.collect import harvest
@@ -70,7 +71,7 @@ collectSpots = {spots}
 EIGER = ("images_prefix=eiger_", "images_postfix=master.h5")
 
 
-def write_frames(folder: Path, n_frames: int) -> None:
+def write_frames(folder: Path, n_frames: int, eiger: bool = True) -> None:
     """The frames, in both formats."""
     random = np.random.default_rng(0)
     images = [random.poisson(1.0, SHAPE).astype(np.int32) for _ in range(min(IMAGES, n_frames))]
@@ -78,6 +79,8 @@ def write_frames(folder: Path, n_frames: int) -> None:
         CbfImage(data=image).write(str(folder / f"frame_{i:05d}.cbf"))
     for n in range(len(images), n_frames):
         (folder / f"frame_{n:05d}.cbf").write_bytes((folder / f"frame_{n % len(images):05d}.cbf").read_bytes())
+    if not eiger:
+        return
     with h5py.File(folder / "eiger_master.h5", "w") as master:
         for k, start in enumerate(range(0, n_frames, PER_FILE)):
             name, size = f"eiger_data_{k + 1:06d}.h5", min(PER_FILE, n_frames - start)
@@ -169,6 +172,7 @@ def measure(
     repeats: int = 5,
     ranks: tuple[int, ...] = (),
     parent: Path | None = None,
+    ranks_only: bool = False,
 ) -> dict[str, Any]:
     """Medians of everything.
 
@@ -179,6 +183,8 @@ def measure(
         Numbers of ranks to try under mpirun.
     parent : Path, optional
         Where to make the folder of the frames (4 MB per frame); the system's temporary one by default.
+    ranks_only : bool
+        Nothing but harvests under mpirun, of CBFs.
 
     Returns
     -------
@@ -187,12 +193,24 @@ def measure(
     """
     with tempfile.TemporaryDirectory(dir=parent) as name:
         folder = Path(name)
-        write_frames(folder, n_frames)
+        write_frames(folder, n_frames, eiger=not ranks_only)
         write_parfiles(folder, n_frames, delta_max)
-        return _measure(folder, n_frames, repeats, ranks) | {"delta_max": delta_max}
+        found = {} if ranks_only else _alone(folder, n_frames, repeats)
+        of_ranks = {n: 1e3 * ranked(folder, n, repeats) / n_frames for n in ranks}
+        with HarvestFile(folder / "harvest.h5") as harvested:
+            points, visits = int(harvested.n_points.sum()), int(harvested.frames.sum())
+        return found | {
+            "frames": n_frames,
+            "delta_max": delta_max,
+            "spots_per_frame": visits / n_frames,
+            "points_per_frame": points / n_frames,
+            "mb_per_frame": (folder / "frame_00000.cbf").stat().st_size / 1e6,
+            "ranks": of_ranks,
+        }
 
 
-def _measure(folder: Path, n_frames: int, repeats: int, ranks: tuple[int, ...]) -> dict[str, Any]:
+def _alone(folder: Path, n_frames: int, repeats: int) -> dict[str, Any]:
+    """One process, beside loops that only read."""
     names = sorted(str(path) for path in folder.glob("*.cbf"))
     cores = sorted(os.sched_getaffinity(0))
     one, two = {cores[0]}, set(cores[:2])
@@ -211,8 +229,6 @@ def _measure(folder: Path, n_frames: int, repeats: int, ranks: tuple[int, ...]) 
     for _ in range(repeats):
         for name, (task, on) in tasks.items():
             times[name].append(seconds(task, on))
-    with HarvestFile(folder / "harvest.h5") as found:
-        points, visits = int(found.n_points.sum()), int(found.frames.sum())
     ms = {name: 1e3 * float(np.median(values)) / n_frames for name, values in times.items()}
     ratio = {
         "harvest / fabio.open": ms["harvest"] / ms["fabio.open"],
@@ -222,23 +238,13 @@ def _measure(folder: Path, n_frames: int, repeats: int, ranks: tuple[int, ...]) 
     if len(two) == 2:
         ratio["1 thread / 2 threads"] = ms["harvest"] / ms["harvest, 2 threads"]
         ratio["1 thread / 2 threads, Eiger"] = ms["harvest of Eiger"] / ms["harvest of Eiger, 2 threads"]
-    of_ranks = {n: 1e3 * ranked(folder, n, repeats) / n_frames for n in ranks}
-    return {
-        "frames": n_frames,
-        "spots_per_frame": visits / n_frames,
-        "points_per_frame": points / n_frames,
-        "mb_per_frame": sum(Path(name).stat().st_size for name in names) / n_frames / 1e6,
-        "seconds": times,
-        "ms_per_frame": ms,
-        "ratio": ratio,
-        "ranks": of_ranks,
-        "peak_mb": peak_memory(folder),
-    }
+    return {"seconds": times, "ms_per_frame": ms, "ratio": ratio, "peak_mb": peak_memory(folder)}
 
 
 def ranked(folder: Path, ranks: int, repeats: int) -> float:
     """Median time of a harvest by ranks of one thread each."""
-    mpirun = Path(sys.executable).parent / "mpirun"
+    own = Path(sys.executable).with_name("mpirun")
+    mpirun = str(own) if own.is_file() else "mpirun"
     done = subprocess.run(
         [mpirun, "-n", str(ranks), sys.executable, __file__, "--rank-of", folder, "--repeats", str(repeats)],
         capture_output=True,
@@ -285,10 +291,11 @@ print(peak() - before)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=1200)
-    parser.add_argument("--delta-max", type=float, nargs="+", default=[0.05, 0.15])
+    parser.add_argument("--frames", type=int, default=2400)
+    parser.add_argument("--delta-max", type=float, nargs="+", default=[0.05, 0.1])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--ranks", type=lambda text: tuple(int(n) for n in text.split(",")), default=(1, 2))
+    parser.add_argument("--ranks-only", action="store_true")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rank-of", type=Path, help=argparse.SUPPRESS)
@@ -296,23 +303,47 @@ def main() -> None:
     if options.rank_of:
         as_rank(options.rank_of, options.repeats)
         return
-    results = []
+    results, figures = [], []
     for delta_max in options.delta_max:
-        result = measure(options.frames, delta_max, options.repeats, options.ranks, options.folder)
+        result = measure(options.frames, delta_max, options.repeats, options.ranks, options.folder, options.ranks_only)
         results.append(result)
         print(
             f"{result['frames']} Pilatus 2M frames of {result['mb_per_frame']:.2f} MB, DeltaQ_max {delta_max:g}: "
-            f"{result['spots_per_frame']:.1f} of {SPOTS} spots and {result['points_per_frame']:.0f} points per frame, "
-            f"peak of memory {result['peak_mb']:.0f} MB"
+            f"{result['spots_per_frame']:.1f} of {SPOTS} spots and {result['points_per_frame']:.0f} points per frame"
         )
-        for name, ms in result["ms_per_frame"].items():
+        for name, ms in result.get("ms_per_frame", {}).items():
             print(f"  {name:28}{ms:7.3f} ms per frame")
-        for name, ratio in result["ratio"].items():
-            print(f"  {name:28}{ratio:7.3f}")
         for n, ms in result["ranks"].items():
             print(f"  {n:3} ranks {ms:27.3f} ms per frame, {result['ranks'][min(result['ranks'])] / ms:.2f} ×")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
+        figures += _figures(result)
+    hand_over({"runs": results, "figures": figures}, options.json)
+
+
+def _figures(result: dict[str, Any]) -> list[Figure]:
+    """Milliseconds per frame beside those of what a user would pick instead."""
+    of, ms, ranks = f"DeltaQ_max {result['delta_max']:g}", result.get("ms_per_frame", {}), result["ranks"]
+    found = []
+    for name, other, target in (
+        ("harvest", "fabio.open", 1 / 0.45),
+        ("harvest", "CbfImage.read", None),
+        ("harvest", "bytes alone", None),
+        ("harvest of Eiger", "h5py", 1),
+        ("harvest, 2 threads", "harvest", 1.8),
+        ("harvest of Eiger, 2 threads", "harvest of Eiger", None),
+    ):
+        if name in ms:
+            what = f"{name} per frame, {of}"
+            found.append(figure(what, ms[name], "ms", beside=ms[other], than=other, at_least=target))
+    if ms:
+        found.append(figure(f"memory of a harvest, {of}", result["peak_mb"], "MB"))
+    if 1 in ranks:
+        targets = {2: 1.8, 16: 12}
+        found += [
+            figure(f"{n} ranks, {of}", time, "ms", beside=ranks[1], than="1 rank", at_least=targets.get(n))
+            for n, time in ranks.items()
+            if n > 1
+        ]
+    return found
 
 
 if __name__ == "__main__":
