@@ -35,7 +35,7 @@ from tds2el.experiment.geometry import Geometry
 from tds2el.harvest.collect import harvest
 from tds2el.harvest.file import HarvestFile
 from tds2el.harvest.plan import make_plan
-from tds2el.parallel import World, connect, environment_without_launcher
+from tds2el.parallel import World, connect
 from tds2el.settings import load_settings
 
 SHAPE = (1679, 1475)
@@ -249,11 +249,9 @@ def ranked(folder: Path, ranks: int, repeats: int) -> float:
         [mpirun, "-n", str(ranks), sys.executable, __file__, "--rank-of", folder, "--repeats", str(repeats)],
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
         env=environment_without_launcher(),
     )
-    if done.returncode:
-        raise SystemExit(f"{ranks} ranks failed:\n{done.stderr[-2000:]}")
     return float(done.stdout.split()[-1])
 
 
