@@ -170,11 +170,7 @@ def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
 
 def environment_without_launcher(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """An environment for child processes, which inherit the launcher's variables but are no ranks."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith(LAUNCHER_PREFIXES) or name.startswith("OMPI_ALLOW_")  # the user's, not the launcher's
-    }
+    return {name: value for name, value in environment.items() if not name.startswith(LAUNCHER_PREFIXES)}
 
 
 def _pieces(array: npt.NDArray[Any]) -> list[npt.NDArray[np.uint8]]:
