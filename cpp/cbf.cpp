@@ -28,10 +28,23 @@ namespace {
 
 constexpr std::string_view starter("\x0c\x1a\x04\xd5", 4);
 
-// Where in the stream we are. Values wrap as those of 32-bit integers do.
+// Where in the stream we are: `p` to `end` are in memory, `left` bytes still in the file. Values wrap as those of 32-bit
+// integers do.
 struct Stream {
     const std::uint8_t *p, *end;
+    std::int64_t left;
+    FileBytes &file;
     std::uint32_t value = 0;
+
+    // Brings a further block behind what is not decoded yet; false at the end of the stream.
+    bool more() {
+        if (left <= 0) return false;
+        const std::int64_t before = end - p;
+        if (!file.more(p, end)) throw Foreign{};
+        end = p + std::min<std::int64_t>(end - p, before + left);
+        left -= end - p - before;
+        return true;
+    }
 
     template <class T> bool take(std::int64_t &step) {
         T bits;
@@ -42,16 +55,18 @@ struct Stream {
         return true;
     }
 
-    // One pixel on; false at the end of the stream.
+    // One pixel on; false, and nothing taken, at the end of what is in memory.
     bool next() {
+        const std::uint8_t *const before = p;
         std::int64_t step;
-        if (!take<std::int8_t>(step)) return false;
-        if (step == INT8_MIN) {
-            if (!take<std::int16_t>(step)) return false;
-            if (step == INT16_MIN) {
-                if (!take<std::int32_t>(step)) return false;
-                if (step == INT32_MIN && !take<std::int64_t>(step)) return false;
-            }
+        const bool there = take<std::int8_t>(step) &&
+                           (step != INT8_MIN ||
+                            (take<std::int16_t>(step) &&
+                             (step != INT16_MIN ||
+                              (take<std::int32_t>(step) && (step != INT32_MIN || take<std::int64_t>(step))))));
+        if (!there) {
+            p = before;
+            return false;
         }
         value += static_cast<std::uint32_t>(step);
         return true;
@@ -133,12 +148,20 @@ bool has_avx2() {
 }
 #endif
 
-// Follows n pixels, with vector instructions if they are wanted and there.
-std::int64_t advance(Stream &s, std::int64_t n, std::int32_t *out, [[maybe_unused]] bool wide) {
+// Follows n pixels of what is in memory, with vector instructions if they are wanted and there.
+std::int64_t advance_in_block(Stream &s, std::int64_t n, std::int32_t *out, [[maybe_unused]] bool wide) {
 #ifdef TDS2EL_AVX2
     if (wide && has_avx2()) return out ? decode_avx2(s, n, out) : skip_avx2(s, n);
 #endif
     return follow(s, n, out);
+}
+
+std::int64_t advance(Stream &s, std::int64_t n, std::int32_t *out, bool wide) {
+    std::int64_t done = 0;
+    do {
+        done += advance_in_block(s, n - done, out ? out + done : nullptr, wide);
+    } while (done < n && s.more());
+    return done;
 }
 
 std::optional<std::string_view> field(std::string_view text, std::string_view name) {
@@ -164,32 +187,32 @@ std::int64_t number(std::string_view text, std::string_view name) {
 
 }  // namespace
 
-Section find_section(const std::uint8_t *data, std::size_t size) {
+Section find_section(const FileBytes &file) {
     constexpr std::string_view section("--CIF-BINARY-FORMAT-SECTION--");
-    const std::string_view file(reinterpret_cast<const char *>(data), size);
-    const auto at = file.find(starter);
+    const std::string_view first(reinterpret_cast<const char *>(file.data()), file.size());
+    const auto at = first.find(starter);
     if (at == std::string_view::npos) throw Foreign{};
-    const auto head = file.substr(0, at).rfind(section);
+    const auto head = first.substr(0, at).rfind(section);
     if (head == std::string_view::npos) throw Foreign{};
-    const std::string_view text = file.substr(head, at - head);
+    const std::string_view text = first.substr(head, at - head);
     if (field(text, "conversions=") != "x-CBF_BYTE_OFFSET" ||
         field(text, "X-Binary-Element-Type:") != "signed 32-bit integer" ||
         field(text, "X-Binary-Element-Byte-Order:").value_or("LITTLE_ENDIAN") != "LITTLE_ENDIAN")
         throw Foreign{};
     Section found{number(text, "X-Binary-Size-Second-Dimension:"), number(text, "X-Binary-Size-Fastest-Dimension:"),
-                  data + at + starter.size(), nullptr};
-    const std::int64_t there = static_cast<std::int64_t>(size - at - starter.size());
-    const std::int64_t bytes = number(text, "X-Binary-Size:");
+                  at + starter.size(), number(text, "X-Binary-Size:")};
+    const std::int64_t there = static_cast<std::int64_t>(file.length() - found.begin), bytes = found.bytes;
     // A pixel takes a byte at least; this also keeps the number of pixels from overflowing.
     if (bytes > there || found.rows < 1 || found.columns < 1 || found.columns > bytes ||
         found.rows > bytes / found.columns || found.rows * found.columns != number(text, "X-Binary-Number-of-Elements:"))
         throw Foreign{};
-    found.end = found.begin + bytes;
     return found;
 }
 
-void decode(const Section &section, const Runs &runs, std::int32_t *image, bool wide) {
-    Stream stream{section.begin, section.end};
+void decode(const Section &section, FileBytes &file, const Runs &runs, std::int32_t *image, bool wide) {
+    const std::int64_t there = std::min(section.bytes, static_cast<std::int64_t>(file.size() - section.begin));
+    const std::uint8_t *const begin = file.data() + section.begin;
+    Stream stream{begin, begin + there, section.bytes - there, file};
     const std::int64_t n = section.rows * section.columns;
     std::int64_t done = 0;
     const auto advance_to = [&](std::int64_t pixel, std::int32_t *out) {
@@ -202,8 +225,8 @@ void decode(const Section &section, const Runs &runs, std::int32_t *image, bool 
         advance_to(run.end, image + run.first);
     }
     advance_to(n, nullptr);
-    if (stream.p != stream.end)
-        throw Damaged(std::to_string(stream.end - stream.p) + " bytes follow the last of its " + std::to_string(n) +
+    if (stream.p != stream.end || stream.left)
+        throw Damaged(std::to_string(stream.end - stream.p + stream.left) + " bytes follow the last of its " + std::to_string(n) +
                       " pixels");
 }
 
@@ -248,8 +271,8 @@ void register_cbf(py::module_ &m) {
             try {
                 const cbf::Section section = [&] {
                     py::gil_scoped_release release;
-                    if (!file.read(path)) throw Foreign{};
-                    return cbf::find_section(file.data(), file.size());
+                    if (!file.read_first(path)) throw Foreign{};
+                    return cbf::find_section(file);
                 }();
                 const std::int64_t n = section.rows * section.columns;
                 const Runs runs = checked_runs(wanted, n);
@@ -257,7 +280,8 @@ void register_cbf(py::module_ &m) {
                 std::int32_t *pixels = image.mutable_data();
                 if (wanted) std::fill_n(pixels, n, 0);
                 py::gil_scoped_release release;
-                cbf::decode(section, runs, pixels, wide);
+                cbf::decode(section, file, runs, pixels, wide);
+                file.close();
             } catch (const Foreign &) {
                 return py::none();
             } catch (const Damaged &error) {

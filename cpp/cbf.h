@@ -4,20 +4,23 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "file_bytes.h"
 #include "frame_format.h"
 
 namespace cbf {
 
 struct Section {
     std::int64_t rows, columns;
-    const std::uint8_t *begin, *end;  // of the compressed image
+    std::size_t begin;   // of the compressed image in the file
+    std::int64_t bytes;  // that it takes
 };
 
-// The binary section of 32-bit integers; Foreign if the file has none or not all of it.
-Section find_section(const std::uint8_t *data, std::size_t size);
+// The binary section of 32-bit integers, of a file whose first bytes have been read; Foreign if it has none or not all.
+Section find_section(const FileBytes &file);
 
-// Writes the pixels of the runs, and no others, to their places in the image. The stream is followed to its end: Damaged
-// unless it holds exactly the pixels of the section. `wide`: with vector instructions, where the machine has them.
-void decode(const Section &section, const Runs &runs, std::int32_t *image, bool wide = true);
+// Writes the pixels of the runs, and no others, to their places in the image. The stream is followed to its end, block
+// by block: Damaged unless it holds exactly the pixels of the section. `wide`: with vector instructions, where the machine
+// has them.
+void decode(const Section &section, FileBytes &file, const Runs &runs, std::int32_t *image, bool wide = true);
 
 }  // namespace cbf

@@ -249,12 +249,13 @@ class RegionGatherer {
     }
 
     void read(const CbfFile &source, const Visits &visits, Reader &reader, Gathered &found) const {
-        if (!reader.file.read(source.path)) throw Foreign{};
-        const cbf::Section section = cbf::find_section(reader.file.data(), reader.file.size());
+        if (!reader.file.read_first(source.path)) throw Foreign{};
+        const cbf::Section section = cbf::find_section(reader.file);
         if (section.rows != shells_.rows || section.columns != shells_.columns) throw Foreign{};
         reader.cbf_image.resize(static_cast<std::size_t>(shells_.rows * shells_.columns));
         find_runs(visits, reader);
-        cbf::decode(section, reader.runs, reader.cbf_image.data());
+        cbf::decode(section, reader.file, reader.runs, reader.cbf_image.data());
+        reader.file.close();
         gather(reader.cbf_image.data(), visits, reader, found);
     }
 
