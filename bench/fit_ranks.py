@@ -42,7 +42,7 @@ class Member(EngineShare):
 
     def __init__(self, world: World, device: str | None, n_points: int, n_blobs: int) -> None:
         self.world, self.device, self.common = world, device, free_constants()
-        self.points = synthetic_points(n_points, reflections(n_blobs))
+        self.points = synthetic_points(n_points, reflections(n_blobs), repeated=True)
 
     def engine(self, points) -> Engine:
         """An engine on the device of this rank."""
