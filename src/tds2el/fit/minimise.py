@@ -25,6 +25,8 @@ ROUNDING = 1e-7
 """Relative rise of the deviance that is no reason to reject a step."""
 DECREASE = 0.01
 """Predicted decrease of the deviance that ends the iteration at ftol = 1e-5."""
+FAST = 0.01
+"""A predicted decrease below this part of that before: steps get smaller at least as fast from there on."""
 ROUGH, ROUGH_PASSES = 0.01, 6
 """Predicted decrease, as a fraction of the deviance, and passes that end a rough run: its points will change."""
 MAX_RETURNS = 2
@@ -166,7 +168,7 @@ class Minimiser:
         begun, first = state.offset, len(self._iterations)
         left_out = barred.copy()
         centre_held = self._lost_centres(sums, state, values)
-        damping, returns = 0.0, 0
+        damping, returns, predicted_before = 0.0, 0, np.nan
         converged = too_soft = False
         self._hold_undetermined(sums, state, values, left_out | self._unusable(sums, state), centre_held)
         unusable = self._unusable(sums, state)
@@ -181,7 +183,10 @@ class Minimiser:
             system = self._system(sums, state, values, left_out, centre_damping)
             step, predicted = self._step(system, values)
             enough = ROUGH * float(sums.deviance[~left_out].sum()) if roughly else self._tolerance
-            last = predicted < max(enough, self._tolerance)
+            # What this step will leave, as the steps before promise; a pass that finds nothing to do is spared.
+            ratio = predicted / predicted_before
+            remains = predicted * ratio if ratio < FAST and not damping else predicted
+            last = remains < max(enough, self._tolerance)
             # The last step is not damped, unless it would soften the tensor too much.
             if damping and (too_soft or not last):
                 system = self._system(sums, state, values, left_out, centre_damping, damping)
@@ -201,6 +206,7 @@ class Minimiser:
             before, after = (float(found.deviance[~left_out].sum()) for found in (sums, trial_sums))
             accepted = after - before <= ROUNDING * before
             self._record(after, predicted, damping, accepted, trial_values)
+            predicted_before = predicted if accepted and not damping else np.nan
             if accepted:
                 values, state, sums = trial_values, trial, trial_sums
                 damping = damping / 10 if damping > 1e-4 else 0.0
