@@ -17,9 +17,14 @@ import numpy as np
 PACKAGES = ("tds2el", "numpy", "scipy", "h5py", "fabio", "pyopencl", "mpi4py", "numba")
 
 
+QUIET = 0.3
+"""Seconds after which threads of numpy's linear algebra, used before, have ceased to look for work."""
+
+
 def median_seconds(*tasks: Callable[[], object], repeats: int) -> tuple[float, ...]:
     """Median over repeats of each task, after one run that does not count; in turn, since machines change."""
     times: list[list[float]] = [[] for _ in tasks]
+    time.sleep(QUIET)
     for _ in range(repeats + 1):
         for found, task in zip(times, tasks, strict=True):
             start = time.perf_counter()
