@@ -10,13 +10,17 @@ import importlib
 import logging
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tds2el import __version__
 from tds2el.errors import InputError
+
+if TYPE_CHECKING:
+    from tds2el.parallel import World
 
 COMMANDS = {
     "run": "harvest, dry run and fit (this word may be left out)",
@@ -26,6 +30,8 @@ COMMANDS = {
 }
 BAD_INPUT = 2
 INTERRUPTED = 130
+LAST_WORDS = 0.2
+"""Seconds."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,17 +76,24 @@ def _run(command: ModuleType, name: str, words: list[str]) -> int:
                 logging.getLogger("tds2el").debug("interrupted")
             # Perhaps nobody told the other ranks, which would wait for this one for ever.
             if world.comm is not None:
-                world.comm.Abort(INTERRUPTED)
+                _abort(world, INTERRUPTED)
         return INTERRUPTED
     except BaseException:
         # A mistake of ours on one rank would leave the others waiting for ever.
         if world.comm is not None:
             import traceback
 
-            traceback.print_exc()
-            world.comm.Abort(1)
+            sys.stderr.write(traceback.format_exc())  # at once: of several pieces the launcher may pass on the first
+            _abort(world, 1)
         raise
     return 0
+
+
+def _abort(world: World, code: int) -> None:
+    """End all ranks, once the launcher, which ends with them, has had the time to pass on what was just written."""
+    sys.stderr.flush()
+    time.sleep(LAST_WORDS)
+    world.comm.Abort(code)
 
 
 @contextmanager
