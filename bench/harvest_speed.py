@@ -30,6 +30,7 @@ import numpy as np
 from fabio.cbfimage import CbfImage
 
 from figures import Figure, figure, hand_over
+from synthetic import EXPERIMENT_PAR
 from tds2el.crystal.cell import Cell, longest_reciprocal
 from tds2el.experiment.geometry import Geometry
 from tds2el.harvest.collect import harvest
@@ -44,23 +45,7 @@ IMAGES = 40
 """Different images; the frames are these in turn, in files of their own."""
 PER_FILE = 100
 PAR = """\
-conf_file = "conf.par"
-pixel_size = 0.172
-dist = 160.0
-lmbda = 0.7
-det_origin_X = 840.0
-det_origin_Y = 737.0
-angular_step = 0.1
-r1 = 20.0
-r2 = 35.0
-r3 = 10.0
-AA = 4.990
-BB = 4.990
-CC = 17.061
-aAA = 90.0
-aBB = 90.0
-aCC = 120.0
-images_prefix = "frame_"
+{experiment}images_prefix = "frame_"
 images_postfix = ".cbf"
 threshold = 1e6
 DeltaQ_min = {delta_min}
@@ -96,7 +81,9 @@ def write_parfiles(folder: Path, n_frames: int, delta_max: float) -> None:
     """Par-files that name spots of which every frame sees at least one."""
     delta_min = min(0.04, delta_max / 4)
     (folder / "conf.par").write_text("")
-    (folder / "input.par").write_text(PAR.format(delta_min=delta_min, delta_max=delta_max, spots=[[1, 0, 4]]))
+    (folder / "input.par").write_text(
+        PAR.format(experiment=EXPERIMENT_PAR, delta_min=delta_min, delta_max=delta_max, spots=[[1, 0, 4]])
+    )
     settings = load_settings(folder / "input.par")
     assert settings.experiment is not None
     assert settings.crystal.cell is not None
@@ -116,7 +103,9 @@ def write_parfiles(folder: Path, n_frames: int, delta_max: float) -> None:
         seen += sees[chosen[-1]]
     assert seen.min() > 0
     spots = [[int(i) for i in hkl[n]] for n in chosen]
-    (folder / "input.par").write_text(PAR.format(delta_min=delta_min, delta_max=delta_max, spots=spots))
+    (folder / "input.par").write_text(
+        PAR.format(experiment=EXPERIMENT_PAR, delta_min=delta_min, delta_max=delta_max, spots=spots)
+    )
 
 
 def fabio_open(names: list[str]) -> None:

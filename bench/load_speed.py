@@ -26,7 +26,7 @@ import numpy as np
 
 from figures import figure, hand_over
 from fit_speed import START
-from synthetic import Q_MAX, Q_MIN, calcite, reflections, synthetic_points
+from synthetic import EXPERIMENT_PAR, Q_MAX, Q_MIN, calcite, reflections, synthetic_points
 from tds2el.crystal.cell import longest_reciprocal
 from tds2el.harvest.columns import Column
 from tds2el.harvest.file import LOSSES, Tables, write_harvest
@@ -35,23 +35,7 @@ from tds2el.parallel import World
 from tds2el.settings import load_settings
 
 PAR = """\
-conf_file = "conf.par"
-pixel_size = 0.172
-dist = 160.0
-lmbda = 0.7
-det_origin_X = 840.0
-det_origin_Y = 737.0
-angular_step = 0.1
-r1 = 20.0
-r2 = 35.0
-r3 = 10.0
-AA = 4.990
-BB = 4.990
-CC = 17.061
-aAA = 90.0
-aBB = 90.0
-aCC = 120.0
-ascii_generators = "1~,3(z),2(y)"
+{experiment}ascii_generators = "1~,3(z),2(y)"
 images_prefix = "frame_"
 images_postfix = ".cbf"
 DeltaQ_min = 0.04
@@ -71,7 +55,7 @@ def write_synthetic_harvest(folder: Path, n_points: int, hkl: np.ndarray, rest: 
     crystal, random = calcite(), np.random.default_rng(0)
     (folder / "conf.par").write_text("")
     par = folder / "input.par"
-    par.write_text(PAR.format(spots=hkl.tolist(), rest='save_to_file = "harvest.h5"'))
+    par.write_text(PAR.format(experiment=EXPERIMENT_PAR, spots=hkl.tolist(), rest='save_to_file = "harvest.h5"'))
     points = synthetic_points(n_points, hkl, repeated=True)
     n_blobs, total = len(hkl), int(points.sizes.sum())
     nothing = np.zeros(n_blobs, dtype=np.int64)
@@ -107,7 +91,7 @@ def write_synthetic_harvest(folder: Path, n_points: int, hkl: np.ndarray, rest: 
     )
     threads = len(os.sched_getaffinity(0))
     write_harvest(folder / "harvest.h5", load_settings(par), tables, _columns(points, frame), threads, World())
-    par.write_text(PAR.format(spots=hkl.tolist(), rest=rest))
+    par.write_text(PAR.format(experiment=EXPERIMENT_PAR, spots=hkl.tolist(), rest=rest))
     return (folder / "harvest.h5").stat().st_size, total
 
 

@@ -25,6 +25,25 @@ from tds2el.model.quantum import quantum_sum
 CELL = Cell(4.99, 4.99, 17.061, 90, 90, 120)
 CALCITE = np.array([147.1, 85.3, 34.0, 46.5, 53.7, -20.6])
 CONDITIONS = Conditions(300.0, 2.71)
+EXPERIMENT_PAR = """\
+conf_file = "conf.par"
+pixel_size = 0.172
+dist = 160.0
+lmbda = 0.7
+det_origin_X = 840.0
+det_origin_Y = 737.0
+angular_step = 0.1
+r1 = 20.0
+r2 = 35.0
+r3 = 10.0
+AA = 4.990
+BB = 4.990
+CC = 17.061
+aAA = 90.0
+aBB = 90.0
+aCC = 120.0
+"""
+"""Par-file of that crystal before a Pilatus 2M."""
 Q_MIN, Q_MAX = 0.0093, 0.035
 HALO, BASELINE = 2.0, 1.0
 """Expected counts per pixel."""

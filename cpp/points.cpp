@@ -8,7 +8,6 @@
 #include <cstring>
 #include <memory>
 #include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "team.h"
@@ -67,18 +66,18 @@ const double *vector_of(const py::array_t<double, py::array::c_style> &a, py::ss
     return a.data();
 }
 
-// Rows x, y, z, counts, κ of single precision from `at` on: q = Q − node in double, rounded once.
+// Rows x, y, z, counts, κ of single precision: q = Q − node in double, rounded once.
 void relative_points(const py::array &Q, const py::array_t<double, py::array::c_style> &node, const py::array &counts,
-                     const py::array &correction, py::array_t<float, py::array::c_style> out, std::int64_t at, int threads) {
+                     const py::array &correction, py::array_t<float, py::array::c_style> out, int threads) {
     const Column q(Q, 3), n(counts, 1), kappa(correction, 1);
     const std::int64_t size = q.size;
     same_size(n, size);
     same_size(kappa, size);
-    if (out.ndim() != 2 || out.shape(0) < 5 || at < 0 || at + size > out.shape(1))
+    if (out.ndim() != 2 || out.shape(0) < 5 || size > out.shape(1))
         throw std::invalid_argument("the points do not fit");
     const double *g = vector_of(node, 3);
     const std::int64_t row = out.shape(1);
-    float *to = out.mutable_data() + at;
+    float *to = out.mutable_data();
     py::gil_scoped_release release;
     Team team(static_cast<int>(std::min<std::int64_t>(threads, 1 + size / kBlock)));
     team.loop(0, kBlock, size, [&](std::int64_t first, int) {
@@ -186,7 +185,7 @@ py::tuple survey(const py::array &counts, const py::array &correction, const py:
 
 void register_points(py::module_ &m) {
     m.def("relative_points", &relative_points, py::arg("Q"), py::arg("node"), py::arg("counts"), py::arg("correction"),
-          py::arg("out").noconvert(), py::arg("at"), py::arg("threads"));
+          py::arg("out").noconvert(), py::arg("threads"));
     m.def("survey", &survey, py::arg("counts"), py::arg("correction"), py::arg("Q"), py::arg("background"), py::arg("first"),
           py::arg("offsets"), py::arg("centres"), py::arg("bands"), py::arg("middle"), py::arg("nearest"), py::arg("threads"));
 }

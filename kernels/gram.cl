@@ -10,9 +10,10 @@
 #define PLACE_BUFFERS \
     , __global const float *rows, __global const float *column_numbers, __global const float *cosines, \
     __global const float *sines, __constant const float *motion
-#define PLACE_AT(i) {LOAD(i, rows), LOAD(i, column_numbers), LOAD(i, cosines), LOAD(i, sines)}
+#define FIND_PLACE(i) place at = {LOAD(i, rows), LOAD(i, column_numbers), LOAD(i, cosines), LOAD(i, sines)};
 #else
 #define PLACE_BUFFERS
+#define FIND_PLACE(i)
 #endif
 
 // A step of VEC pixels as the sums need it: the columns c, whose last is the residual over κ, and the weight w = κ²/variance.
@@ -123,14 +124,10 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void gram(__global c
 #else
 #define BACKGROUND_AT(i)
 #endif
-#if MOTION
 #define TERMS_AT(i) \
-    place at = PLACE_AT(i); \
-    terms_of(shifted_q(qx, qy, qz, b, i), LOAD(i, counts), LOAD(i, correction), BACKGROUND_AT(i) b, tensor, n_max, &pixel, motion, at)
-#else
-#define TERMS_AT(i) \
-    terms_of(shifted_q(qx, qy, qz, b, i), LOAD(i, counts), LOAD(i, correction), BACKGROUND_AT(i) b, tensor, n_max, &pixel)
-#endif
+    FIND_PLACE(i) \
+    terms_of(shifted_q(qx, qy, qz, b, i), LOAD(i, counts), LOAD(i, correction), BACKGROUND_AT(i) b, tensor, n_max, \
+             &pixel PLACE_VALUE)
 
 #if BLOCKED
     __local double tile[TILE * STRIDE];
@@ -266,9 +263,7 @@ __kernel void intensity(__global const float *qx, __global const float *qy, __gl
     __global const float *b = blobs + BLOB_SIZE * chunks[3 * chunk];
     for (ulong i = first + get_local_id(0); i < first + count; i += LOCAL) {
         pixel_model model;
-#if MOTION
-        place at = PLACE_AT(i);
-#endif
+        FIND_PLACE(i)
         vec3 q = shifted_q(qx, qy, qz, b, i);
         evaluate(q, q.x == q.x, node_of(b), tensor, n_max, &model PLACE_VALUE);
         STORE(model.s, i - offset / VEC, s);

@@ -40,7 +40,6 @@ def relative_points(
     counts: npt.NDArray[Any],
     correction: npt.NDArray[Any],
     out: npt.NDArray[np.float32],  # (5 or more, capacity): x, y, z, counts, correction
-    at: int,
     threads: int,
 ) -> None: ...
 def survey(

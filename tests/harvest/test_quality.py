@@ -122,7 +122,7 @@ def test_offsets_on_the_detector(scan, monkeypatch):
 def test_the_table_lists_every_blob(scan):
     with scan.run() as harvest:
         found = spot_quality(harvest)
-        lines = harvest_table(harvest).splitlines()
+        lines = harvest_table(harvest, spot_quality(harvest)).splitlines()
         assert len(lines) == harvest.n_blobs + 4
         assert f"{harvest.n_points.sum()} points" in lines[-2]
         for blob, line in enumerate(lines[1 : 1 + harvest.n_blobs]):

@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,8 +117,13 @@ def _evaluate(settings: Settings, harvest: HarvestFile, world: World, team: Team
     """What is done with a harvest: list it, print the structure of the tensor, fit."""
     from tds2el.experiment.geometry import Geometry
     from tds2el.harvest.nodes import node_warnings
+    from tds2el.harvest.quality import spot_quality
     from tds2el.harvest.summary import harvest_table
     from tds2el.settings import experiment_from_values
+
+    @cache  # it takes a pass over all points, which the listing and the fit share
+    def quality() -> SpotQuality:
+        return spot_quality(harvest, team, world.cores)
 
     if settings.run.load_from_file is not None:
         row, column = Geometry(experiment_from_values(harvest.settings)).direct_beam()
@@ -126,9 +132,9 @@ def _evaluate(settings: Settings, harvest: HarvestFile, world: World, team: Team
         for warning in node_warnings(harvest.hkl, harvest.cell, settings.crystal.centring, harvest.delta_max):
             log.warning("%s", warning)
     if settings.run.show_hkls:
-        log.info("%s", harvest_table(harvest))
+        log.info("%s", harvest_table(harvest, quality()))
     if settings.run.fitSpots:
-        _fit(settings, harvest, world, team)
+        _fit(settings, harvest, quality, world, team)
     elif settings.run.load_from_file is not None and not settings.run.show_hkls:
         log.warning("nothing to do with the harvest: set fitSpots = True to fit it, or show_hkls = True to list it")
 
@@ -137,7 +143,7 @@ def _check_fit(settings: Settings, world: World) -> None:
     """Find the mistakes that would end the fit before a harvest, which may take hours, not after it."""
     from tds2el.crystal.cell import Cell
     from tds2el.fit.parameters import constants_from_guess
-    from tds2el.model.device import select_device
+    from tds2el.model.device import try_device
 
     cell = settings.crystal.cell
     if not settings.run.fitSpots or cell is None:
@@ -145,8 +151,7 @@ def _check_fit(settings: Settings, world: World) -> None:
     _, structure = _symmetry(settings.crystal, Cell(*cell))
     if settings.fit.CGUESS is not None:
         constants_from_guess(settings.fit.CGUESS, structure)
-        if world.node_rank == 0 and settings.fit.device != "numpy":
-            select_device(settings.fit.device, world.cores)
+        try_device(settings.fit.device, world)
 
 
 def _symmetry(crystal: CrystalSettings, cell: Cell) -> tuple[PointGroup, TensorStructure]:
@@ -158,7 +163,9 @@ def _symmetry(crystal: CrystalSettings, cell: Cell) -> tuple[PointGroup, TensorS
     return group, tensor_structure(group)
 
 
-def _fit(settings: Settings, harvest: HarvestFile, world: World, team: Team | None) -> None:
+def _fit(
+    settings: Settings, harvest: HarvestFile, quality_of_all: Callable[[], SpotQuality], world: World, team: Team | None
+) -> None:
     from tds2el.experiment.geometry import Geometry
     from tds2el.fit.context import FitContext
     from tds2el.fit.data import fit_data
@@ -169,7 +176,6 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World, team: Team | No
     from tds2el.fit.refined import REFINED, write_refined
     from tds2el.fit.report import dry_run_text, fit_report, iteration_line
     from tds2el.fit.retune import make_retuning
-    from tds2el.harvest.quality import spot_quality
     from tds2el.log import shown_warnings
     from tds2el.model.quantum import quantum_term
     from tds2el.progress import Stage
@@ -218,7 +224,7 @@ def _fit(settings: Settings, harvest: HarvestFile, world: World, team: Team | No
             )
 
     pixels = retuning is not None or options.reject is not None
-    quality = spot_quality(harvest, team, world.cores)
+    quality = quality_of_all()
 
     def points_of(blobs: npt.NDArray[np.int64]) -> FitData:
         return fit_data(harvest, blobs, options.nred, pixels=pixels, team=team)

@@ -233,6 +233,6 @@ class _Reader:
                     # Of N_tot counts in the exposure T: τB = D N_tot/T, its variance D² (N_tot + 1)/T².
                     share = harvest.denominator[frame] / exposure
                     variance = expected * share + share**2
-                    mean = np.maximum(kappa * brightness, expected)
+                    mean = np.maximum(kappa.astype(float) * brightness, expected)
                     columns |= {"background": expected, "weight": mean / (mean + variance)}
             yield Piece(q[taken], counts[taken], kappa, node=harvest.centre[blob], **columns)

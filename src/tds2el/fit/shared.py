@@ -8,7 +8,7 @@ import numpy.typing as npt
 from tds2el.fit.data import FitData, harvest_points, point_sums
 from tds2el.harvest.file import HarvestFile
 from tds2el.harvest.quality import quality_sums
-from tds2el.model.device import identity_of, make_engine, select_device
+from tds2el.model.device import identity_of, make_engine, try_device
 from tds2el.model.engine import Columns, Conditions, Engine, Points, State, Sums
 from tds2el.model.shared_engine import EngineShare, SharedEngine
 from tds2el.model.sharing import points_of, shares
@@ -43,9 +43,8 @@ class HarvestShare:
         return point_sums(self._harvest, blobs, nred, shares(sizes, self._world.size)[self._world.rank])
 
     def try_device(self, choice: str | None) -> None:
-        """Let one rank of each node try the device, which the others then need not do."""
-        if choice != "numpy" and self._world.node_rank == 0:
-            select_device(choice, self._world.cores)
+        """See `tds2el.model.device.try_device`."""
+        try_device(choice, self._world)
 
     def load(
         self,

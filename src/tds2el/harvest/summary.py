@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tds2el.harvest.file import LOSSES, HarvestFile
-from tds2el.harvest.quality import spot_quality
+from tds2el.harvest.quality import SpotQuality
 
 HEAD = (
     " blob     h    k    l      angle         frames      points  above threshold"
@@ -13,9 +13,8 @@ HEAD = (
 )
 
 
-def harvest_table(harvest: HarvestFile) -> str:
+def harvest_table(harvest: HarvestFile, quality: SpotQuality) -> str:
     """The listing of show_hkls: a line for each blob, then the totals with the points lost and why."""
-    quality = spot_quality(harvest)
     lines = [HEAD]
     for blob, (h, k, l) in enumerate(harvest.hkl):
         frames = f"{harvest.first_frame[blob]}-{harvest.last_frame[blob]}"

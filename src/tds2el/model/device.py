@@ -120,6 +120,18 @@ def select_device(choice: str | None, cores: int | None = None, number: int = 0)
     return device
 
 
+def try_device(choice: str | None, world: World) -> None:
+    """Let one rank of each node select the device that `choice` names, which the others then need not try.
+
+    Raises
+    ------
+    InputError
+        As `select_device`, on that rank.
+    """
+    if choice != "numpy" and world.node_rank == 0:
+        select_device(choice, world.cores)
+
+
 def limit_threads(cores: int) -> None:
     """Give PoCL this rank's share of the cores; it reads the variable at its first call."""
     os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", str(cores))

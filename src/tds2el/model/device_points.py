@@ -162,7 +162,7 @@ class DevicePoints:
 
         part = slice(start, min(len(piece.counts), start + STAGING))
         size = part.stop - start
-        relative_points(piece.Q[part], piece.node, piece.counts[part], piece.correction[part], staged, 0, self._threads)
+        relative_points(piece.Q[part], piece.node, piece.counts[part], piece.correction[part], staged, self._threads)
         if used is not None:
             staged[CORRECTION, :size][~used[place : place + size]] = 0.0
         row = 5
