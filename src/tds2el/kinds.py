@@ -36,6 +36,10 @@ class Kind:
     path: Literal["", "file", "prefix", "masks"] = ""
 
 
+Run = Literal["harvest", "fitSpots", "every run", "extract-maxima", "align"]
+"""What can need an option: a harvest, a fit, every run of `tds2el input.par`, another command that reads par-files."""
+
+
 @dataclass(frozen=True)
 class Option:
     """One option.
@@ -45,7 +49,7 @@ class Option:
     name, kind, default, help, unit
         As the documentation shows them.
     needed
-        The run that cannot do without it: "harvest", "fitSpots", "every run", or "" for none.
+        The runs that cannot do without it.
     spellings
         Other names under which the option is accepted.
     """
@@ -55,7 +59,7 @@ class Option:
     default: object
     help: str
     unit: str = ""
-    needed: Literal["", "harvest", "fitSpots", "every run"] = ""
+    needed: tuple[Run, ...] = ()
     spellings: tuple[str, ...] = ()
 
     def resolve(self, value: object, where: str, folder: Path) -> object:

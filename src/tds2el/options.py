@@ -8,14 +8,17 @@ from __future__ import annotations
 import difflib
 
 from tds2el import kinds
-from tds2el.kinds import ANY, FILE, FLAG, INACTIVE, NOT_NEGATIVE, POSITIVE, Option, choice, integer, optional
+from tds2el.kinds import ANY, FILE, FLAG, INACTIVE, NOT_NEGATIVE, POSITIVE, Option, Run, choice, integer, optional
+
+READS_FRAMES: tuple[Run, ...] = ("harvest", "extract-maxima")
+KNOWS_EXPERIMENT: tuple[Run, ...] = ("harvest", "align")
 
 # A row a line, as far as it fits.
 # fmt: off
 TABLE: dict[str, tuple[Option, ...]] = {
     "What to do": (
         Option("conf_file", FILE, None,
-               "the second par-file, with experiment and calculation", needed="every run"),
+               "the second par-file, with experiment and calculation", needed=("every run",)),
         Option("output_folder", optional(FILE), None, "folder for the results; None: that of input.par"),
         Option("load_from_file", optional(FILE), None, "harvest file to reuse; None: harvest"),
         Option("save_to_file", optional(FILE), None,
@@ -32,7 +35,7 @@ TABLE: dict[str, tuple[Option, ...]] = {
     ),
     "Frames": (
         Option("images_prefix", kinds.PREFIX, None,
-               "frames are the sorted files images_prefix + anything + images_postfix", needed="harvest"),
+               "frames are the sorted files images_prefix + anything + images_postfix", needed=READS_FRAMES),
         Option("images_postfix", kinds.TEXT_OR_EMPTY, "", "the end of the names of frames, e.g. .cbf"),
         Option("frame_angle", choice(None, "number", "header"), None,
                "angle of a frame: from its place among the names (None), the number in its name, its header"),
@@ -51,15 +54,15 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "exposures that each frame of the background is the mean of"),
     ),
     "Experiment: beam, goniometer and detector": (
-        Option("pixel_size", POSITIVE, None, "edge of a pixel", "mm", needed="harvest"),
+        Option("pixel_size", POSITIVE, None, "edge of a pixel", "mm", needed=KNOWS_EXPERIMENT),
         Option("dist", POSITIVE, None,
-               "distance from the sample to the plane of the detector", "mm", needed="harvest"),
-        Option("lmbda", POSITIVE, None, "wavelength", "Å", needed="harvest"),
+               "distance from the sample to the plane of the detector", "mm", needed=KNOWS_EXPERIMENT),
+        Option("lmbda", POSITIVE, None, "wavelength", "Å", needed=KNOWS_EXPERIMENT),
         Option("beam_tilt_angle", ANY, 0.0, "tilt of the beam about axis 2", "°"),
         Option("det_origin_X", ANY, None,
-               "row of the detector's origin (XDS ORGY − 1)", "pixel", needed="harvest"),
+               "row of the detector's origin (XDS ORGY − 1)", "pixel", needed=KNOWS_EXPERIMENT),
         Option("det_origin_Y", ANY, None,
-               "column of the detector's origin (XDS ORGX − 1)", "pixel", needed="harvest"),
+               "column of the detector's origin (XDS ORGX − 1)", "pixel", needed=KNOWS_EXPERIMENT),
         Option("d1", ANY, 0.0, "rotation of the detector about axis 1, applied first", "°"),
         Option("d2", ANY, 0.0, "rotation of the detector about axis 2, applied second", "°"),
         Option("theta", ANY, 0.0, "rotation of the detector about axis 3, applied last", "°"),
@@ -71,7 +74,7 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("kappa", ANY, 0.0, "goniometer: rotation about the kappa axis", "°"),
         Option("phi", ANY, 0.0, "goniometer: phi at the middle of the first frame", "°"),
         Option("angular_step", kinds.NOT_ZERO, None,
-               "step of phi from frame to frame", "°", needed="harvest"),
+               "step of phi from frame to frame", "°", needed=KNOWS_EXPERIMENT),
         Option("r1", ANY, 0.0, "orientation of the crystal: rotation about axis 1, applied first", "°"),
         Option("r2", ANY, 0.0, "orientation of the crystal: rotation about axis 2, applied second", "°"),
         Option("r3", ANY, 0.0, "orientation of the crystal: rotation about axis 3, applied last", "°"),
@@ -82,14 +85,14 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "normal to the plane of polarisation, in the lab"),
     ),
     "Crystal": (
-        Option("AA", kinds.CELL_LENGTH, None, "cell length a", "Å", needed="harvest"),
-        Option("BB", kinds.CELL_LENGTH, None, "cell length b", "Å", needed="harvest"),
-        Option("CC", kinds.CELL_LENGTH, None, "cell length c", "Å", needed="harvest"),
-        Option("aAA", kinds.CELL_ANGLE, None, "cell angle alpha, between b and c", "°", needed="harvest"),
-        Option("aBB", kinds.CELL_ANGLE, None, "cell angle beta, between a and c", "°", needed="harvest"),
-        Option("aCC", kinds.CELL_ANGLE, None, "cell angle gamma, between a and b", "°", needed="harvest"),
+        Option("AA", kinds.CELL_LENGTH, None, "cell length a", "Å", needed=("harvest",)),
+        Option("BB", kinds.CELL_LENGTH, None, "cell length b", "Å", needed=("harvest",)),
+        Option("CC", kinds.CELL_LENGTH, None, "cell length c", "Å", needed=("harvest",)),
+        Option("aAA", kinds.CELL_ANGLE, None, "cell angle alpha, between b and c", "°", needed=("harvest",)),
+        Option("aBB", kinds.CELL_ANGLE, None, "cell angle beta, between a and c", "°", needed=("harvest",)),
+        Option("aCC", kinds.CELL_ANGLE, None, "cell angle gamma, between a and b", "°", needed=("harvest",)),
         Option("ascii_generators", kinds.TEXT, None,
-               "symmetry generators, e.g. 1~,3(z),2(y), or a point group", needed="fitSpots"),
+               "symmetry generators, e.g. 1~,3(z),2(y), or a point group", needed=("fitSpots",)),
         Option("centring", optional(kinds.TEXT), None,
                "which nodes exist: P A B C I F R or a space group; None: not known, nothing is dropped"),
         Option("Temperature", POSITIVE, 300.0, "temperature of the crystal", "K"),
@@ -97,9 +100,9 @@ TABLE: dict[str, tuple[Option, ...]] = {
     ),
     "Harvest": (
         Option("DeltaQ_max", POSITIVE, None,
-               "outer radius of the shell", "longest of a*, b*, c*", needed="harvest"),
+               "outer radius of the shell", "longest of a*, b*, c*", needed=("harvest",)),
         Option("DeltaQ_min", NOT_NEGATIVE, None,
-               "inner radius of the shell", "longest of a*, b*, c*", needed="harvest"),
+               "inner radius of the shell", "longest of a*, b*, c*", needed=("harvest",)),
         Option("collectSpots", optional(kinds.SPOTS), None,
                'reflections to harvest or fit; "auto": those that tell most about the constants'),
         Option("n_spots", kinds.COUNT, 40, 'how many reflections "auto" takes at most'),
@@ -184,7 +187,7 @@ def options_markdown() -> str:
         for option in group:
             names = "<br>".join(f"`{name}`" for name in (option.name, *option.spellings))
             default = "" if option.needed else f"`{option.default!r}`"
-            cells = (names, option.kind.text, option.unit, default, option.needed, option.help)
+            cells = (names, option.kind.text, option.unit, default, ", ".join(option.needed), option.help)
             lines.append("| " + " | ".join(cell.replace("*", r"\*") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -184,18 +184,25 @@ class Settings:
     warnings: tuple[str, ...]
 
 
+Command = Literal["run", "extract-maxima", "align"]
 CELL = ("AA", "BB", "CC", "aAA", "aBB", "aCC")
 
 
-def load_settings(input_file: str | Path, overrides: Sequence[str] = ()) -> Settings:
+def load_settings(input_file: str | Path, overrides: Sequence[str] = (), command: Command = "run") -> Settings:
     """Read input.par, the conf_file that it names and ``NAME=VALUE`` overrides into validated settings.
+
+    Parameters
+    ----------
+    input_file, overrides
+    command
+        What they are read for, which decides what must be given. Only "run" insists on a conf_file.
 
     Raises
     ------
     InputError
         One line that names the option, the value and its place, for everything wrong with the input.
     """
-    sources = read_sources(input_file, overrides)
+    sources = read_sources(input_file, overrides, needs_conf_file=command == "run")
     values: dict[str, Any] = {option.name: option.default for option in OPTIONS}
     values |= {name: given.resolved() for name, given in sources.given.items()}
     where = {name: sources.given[name].where if name in sources.given else "default" for name in values}
@@ -203,7 +210,11 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = ()) -> Sett
     if values["output_folder"] is None:
         values["output_folder"] = sources.input_file.parent
     values["collectSpots"] = _without_duplicates(values["collectSpots"], where["collectSpots"], warnings)
-    _check_presence(sources, values, input_file)
+    if command == "run":
+        _check_run(values, input_file)
+    else:
+        _check_command(command, values, input_file)
+    _check_halves(sources, values, input_file)
     _check_radii(values, where)
     _check_curve(values, where)
     _check_cell(values, where)
@@ -265,7 +276,7 @@ def _without_duplicates(
     return unique
 
 
-def _check_presence(sources: Sources, values: Mapping[str, Any], input_file: str | Path) -> None:
+def _check_run(values: Mapping[str, Any], input_file: str | Path) -> None:
     """Refuse a run that lacks what it needs, with all that is missing in one line."""
     if values["load_from_file"] is None and values["save_to_file"] is None:
         raise InputError(
@@ -275,9 +286,9 @@ def _check_presence(sources: Sources, values: Mapping[str, Any], input_file: str
     for option in OPTIONS:
         if values[option.name] is not None:
             continue
-        if option.needed == "fitSpots" and values["fitSpots"]:
+        if "fitSpots" in option.needed and values["fitSpots"]:
             missing.append(f"{option.name} (because of fitSpots)")
-        if option.needed == "harvest" and values["load_from_file"] is None:
+        if "harvest" in option.needed and values["load_from_file"] is None:
             missing.append(option.name)
     if values["load_from_file"] is None and values["collectSpots"] is None and values["file_maxima"] is None:
         missing.append("collectSpots or file_maxima")
@@ -287,9 +298,18 @@ def _check_presence(sources: Sources, values: Mapping[str, Any], input_file: str
     if missing:
         run = "a harvest" if values["load_from_file"] is None else "this run"
         raise InputError(f"{input_file}: {run} needs {', '.join(missing)}; set in one of the par-files")
-    # With a harvest to reuse, experiment and cell may come from there, but not half of them.
+
+
+def _check_command(command: Command, values: Mapping[str, Any], input_file: str | Path) -> None:
+    missing = [option.name for option in OPTIONS if command in option.needed and values[option.name] is None]
+    if missing:
+        raise InputError(f"{input_file}: {command} needs {', '.join(missing)}; set in one of the par-files")
+
+
+def _check_halves(sources: Sources, values: Mapping[str, Any], input_file: str | Path) -> None:
+    """Where experiment and cell may be left out, because a file brings them or nobody knows them, give all or none."""
     for group in ([field.name for field in fields(Experiment)], CELL):
-        needed = [o.name for o in OPTIONS if o.name in group and o.needed == "harvest"]
+        needed = [o.name for o in OPTIONS if o.name in group and "harvest" in o.needed]
         missing = [name for name in needed if values[name] is None]
         if missing and any(name in sources.given for name in group):
             raise InputError(f"{input_file}: {', '.join(missing)} missing; give all of {', '.join(needed)}")

@@ -37,7 +37,7 @@ class Sources:
     warnings: tuple[str, ...]
 
 
-def read_sources(input_file: str | Path, overrides: Sequence[str] = ()) -> Sources:
+def read_sources(input_file: str | Path, overrides: Sequence[str] = (), *, needs_conf_file: bool = True) -> Sources:
     """Read both par-files and the overrides and settle what stands for each option.
 
     Parameters
@@ -46,6 +46,8 @@ def read_sources(input_file: str | Path, overrides: Sequence[str] = ()) -> Sourc
         The par-file that names the other one with conf_file.
     overrides
         ``NAME=VALUE`` strings, which win over both files.
+    needs_conf_file
+        Otherwise everything may stand in the one file.
 
     Raises
     ------
@@ -57,12 +59,13 @@ def read_sources(input_file: str | Path, overrides: Sequence[str] = ()) -> Sourc
     input_file = Path(input_file)
     files = [_read_options(input_file, str(input_file))]
     naming = chosen.get("conf_file") or _last(files[0], "conf_file")
-    if naming is None:
+    conf_file = Path(os.path.abspath(input_file))
+    if naming is not None:
+        conf_file = Path(str(naming.resolved()))
+        if not conf_file.is_file():
+            raise InputError(f"{naming.where}: conf_file = {short(naming.value)}: there is no file {conf_file}")
+    elif needs_conf_file:
         raise InputError(f"{input_file}: conf_file is missing: name the file with the experiment's options")
-    conf_file = naming.resolved()
-    assert isinstance(conf_file, Path)
-    if not conf_file.is_file():
-        raise InputError(f"{naming.where}: conf_file = {short(naming.value)}: there is no file {conf_file}")
     if conf_file != Path(os.path.abspath(input_file)):
         files.append(_read_options(conf_file, _shown(conf_file)))
 

@@ -32,8 +32,23 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     read = read_maxima(tmp_path / "maxima.h5")
     for name, values in vars(table()).items():
         np.testing.assert_array_equal(getattr(read, name), values)
-        assert getattr(read, name).dtype == (bool if name == "accepted" else int if name == "hkl" else float)
+        assert getattr(read, name).dtype == values.dtype
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_table_of_the_first_version_says_less(tmp_path: Path) -> None:
+    """The first version had no errors, no sweeps and no residuals; its frames count as angles."""
+    path = tmp_path / "maxima.h5"
+    write_maxima(path, table())
+    with h5py.File(path, "a") as file:
+        file.attrs["format_version"] = 1
+        for name in set(file["entry/peaks"]) - {"row", "column", "frame", "counts", "hkl", "accepted"}:
+            del file[f"entry/peaks/{name}"]
+    read = read_maxima(path)
+    np.testing.assert_array_equal(read.angle_index, table().frame)
+    np.testing.assert_array_equal(read.sweep, [0] * 6)
+    assert np.isnan(read.row_error).all()
+    assert read.residual.shape == (6, 3)
 
 
 def test_a_reflection_needs_all_its_peaks(tmp_path: Path) -> None:

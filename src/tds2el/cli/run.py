@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tds2el.errors import InputError
+from tds2el.cli.parfiles import add_arguments as add_arguments
+from tds2el.cli.parfiles import read_settings
 from tds2el.parallel import World
 
 if TYPE_CHECKING:
@@ -36,27 +37,6 @@ HELP = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("input", nargs="?", help="par-file that says what to do; it names the conf_file")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="options that override both par-files, for this run only",
-    )
-    amount = parser.add_mutually_exclusive_group()
-    amount.add_argument(
-        "--quiet", dest="level", action="store_const", const=logging.WARNING, help="show warnings and errors only"
-    )
-    amount.add_argument(
-        "--verbose", dest="level", action="store_const", const=logging.DEBUG, help="show also what only the log gets"
-    )
-    parser.set_defaults(level=logging.INFO)
-
-
 def run(arguments: argparse.Namespace, world: World) -> None:
     """Do what the par-files say (collective).
 
@@ -65,22 +45,7 @@ def run(arguments: argparse.Namespace, world: World) -> None:
     InputError
         On all ranks alike.
     """
-    from tds2el.log import LOG_FILE, configure
-    from tds2el.settings import load_settings
-
-    overrides = list(arguments.set)
-    if arguments.input is None and overrides and "=" not in overrides[-1]:
-        arguments.input = overrides.pop()  # tds2el --set NAME=VALUE input.par
-    if arguments.input is None:
-        raise InputError("no par-file is named; see tds2el --help")
-    settings = world.attempt(lambda: load_settings(arguments.input, overrides))
-    folder = settings.run.output_folder
-    world.attempt(lambda: _check_folder(folder))
-    world.attempt(lambda: configure(world.rank, folder / LOG_FILE, arguments.level))
-    if world.rank == 0:
-        for warning in settings.warnings:
-            log.warning("%s", warning)
-
+    settings = read_settings(arguments, "run", world)
     harvest_file = settings.run.load_from_file
     if harvest_file is None:
         from tds2el.harvest.collect import harvest
@@ -343,8 +308,3 @@ def _compare_settings(settings: Settings, harvested: Mapping[str, object]) -> No
             "to change them",
             ", ".join(changed),
         )
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(f"output_folder = {folder}: there is no such folder; create it")

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     import h5py
 
 FORMAT = "tds2el maxima"
-FORMAT_VERSION = 1
-COLUMNS: dict[str, tuple[type[np.generic], str]] = {
+FORMAT_VERSION = 2
+NOT_GIVEN: Any = object()
+Column = tuple[type[np.generic], str]
+COLUMNS: dict[str, Column] = {
     "row": (np.float64, "pixels"),
     "column": (np.float64, "pixels"),
     "frame": (np.float64, ""),
@@ -25,6 +27,21 @@ COLUMNS: dict[str, tuple[type[np.generic], str]] = {
     "hkl": (np.int64, ""),
     "accepted": (np.bool_, ""),
 }
+FURTHER: dict[str, Column] = {
+    "angle_index": (np.float64, ""),
+    "sweep": (np.int64, ""),
+    "row_error": (np.float64, "pixels"),
+    "column_error": (np.float64, "pixels"),
+    "angle_index_error": (np.float64, ""),
+    "counts_error": (np.float64, "counts"),
+    "background": (np.float64, "counts"),
+    "largest": (np.float64, "counts"),
+    "pixels": (np.int64, ""),
+    "saturated": (np.bool_, ""),
+    "residual": (np.float64, ""),
+}
+"""What a table may lack: it then has the values of `Maxima`'s attributes by default."""
+WIDTH = {"hkl": 3, "residual": 3}
 
 
 @dataclass(frozen=True)
@@ -38,9 +55,27 @@ class Maxima:
     frame : ndarray, shape (n,)
         Index of the frame, from 0 in the order of the scan; between whole numbers where a peak spans frames.
     counts : ndarray, shape (n,)
+        Integrated, less the background.
     hkl : ndarray of int, shape (n, 3)
         0 0 0 for a peak that has no reflection.
     accepted : ndarray of bool, shape (n,)
+    angle_index : ndarray, shape (n,)
+        x such that phi = phi of the first frame + x·angular_step; by default `frame`, which differs where frames are
+        missing.
+    sweep : ndarray of int, shape (n,)
+        Which of several scans, from 0; by default 0.
+    row_error, column_error, angle_index_error, counts_error : ndarray, shape (n,)
+        Standard errors; by default NaN, not known.
+    background : ndarray, shape (n,)
+        Counts per pixel under the peak; by default NaN.
+    largest : ndarray, shape (n,)
+        Counts of the brightest pixel; by default NaN.
+    pixels : ndarray of int, shape (n,)
+        Size, over all frames; by default 0, not known.
+    saturated : ndarray of bool, shape (n,)
+        Whether any pixel of it is; by default False.
+    residual : ndarray, shape (n, 3)
+        Row, column and angle index less those of hkl in the refined geometry; by default, and without hkl, NaN.
     """
 
     row: npt.NDArray[np.float64]
@@ -49,6 +84,25 @@ class Maxima:
     counts: npt.NDArray[np.float64]
     hkl: npt.NDArray[np.int64]
     accepted: npt.NDArray[np.bool_]
+    angle_index: npt.NDArray[np.float64] = NOT_GIVEN
+    sweep: npt.NDArray[np.int64] = NOT_GIVEN
+    row_error: npt.NDArray[np.float64] = NOT_GIVEN
+    column_error: npt.NDArray[np.float64] = NOT_GIVEN
+    angle_index_error: npt.NDArray[np.float64] = NOT_GIVEN
+    counts_error: npt.NDArray[np.float64] = NOT_GIVEN
+    background: npt.NDArray[np.float64] = NOT_GIVEN
+    largest: npt.NDArray[np.float64] = NOT_GIVEN
+    pixels: npt.NDArray[np.int64] = NOT_GIVEN
+    saturated: npt.NDArray[np.bool_] = NOT_GIVEN
+    residual: npt.NDArray[np.float64] = NOT_GIVEN
+
+    def __post_init__(self) -> None:
+        n = len(self.row)
+        for name, (dtype, _) in FURTHER.items():
+            if getattr(self, name) is NOT_GIVEN:
+                shape = (n, WIDTH[name]) if name in WIDTH else (n,)
+                missing = np.full(shape, np.nan) if dtype is np.float64 else np.zeros(shape, dtype=dtype)
+                object.__setattr__(self, name, self.frame if name == "angle_index" else missing)
 
 
 def write_maxima(path: str | Path, maxima: Maxima, option: str = "file_maxima") -> None:
@@ -64,7 +118,7 @@ def write_maxima(path: str | Path, maxima: Maxima, option: str = "file_maxima") 
     import h5py
 
     columns: dict[str, npt.NDArray[Any]] = {
-        name: np.asarray(getattr(maxima, name), dtype=dtype) for name, (dtype, _) in COLUMNS.items()
+        name: np.asarray(getattr(maxima, name), dtype=dtype) for name, (dtype, _) in (COLUMNS | FURTHER).items()
     }
     _check_shapes(columns)
     with replaced(Path(path), option) as temporary, h5py.File(temporary, "w") as file:
@@ -75,8 +129,9 @@ def write_maxima(path: str | Path, maxima: Maxima, option: str = "file_maxima") 
         peaks.attrs["NX_class"] = "NXcollection"
         for name, values in columns.items():
             dataset = peaks.create_dataset(name, data=values, track_times=False)
-            if COLUMNS[name][1]:
-                dataset.attrs["units"] = COLUMNS[name][1]
+            unit = (COLUMNS | FURTHER)[name][1]
+            if unit:
+                dataset.attrs["units"] = unit
 
 
 def read_maxima(path: str | Path, option: str = "file_maxima") -> Maxima:
@@ -99,9 +154,10 @@ def read_maxima(path: str | Path, option: str = "file_maxima") -> Maxima:
             if file.attrs.get("format") != FORMAT:
                 raise InputError(f"{option} = {path}: HDF5, but no table of peaks of tds2el; name another file")
             version = file.attrs["format_version"]
-            if version != FORMAT_VERSION:
+            if version not in (1, FORMAT_VERSION):
                 raise InputError(
-                    f"{option} = {path}: format version {version}, this program reads {FORMAT_VERSION}; write it again"
+                    f"{option} = {path}: format version {version}, this program reads 1 and {FORMAT_VERSION}; "
+                    "write it again"
                 )
             columns = _read_columns(file["entry/peaks"])
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -138,11 +194,13 @@ def reflections_of_file(path: str | Path, option: str = "file_maxima") -> list[t
 
 def _read_columns(peaks: h5py.Group) -> dict[str, npt.NDArray[Any]]:
     columns: dict[str, npt.NDArray[Any]] = {}
-    for name, (dtype, _) in COLUMNS.items():
+    for name, (dtype, _) in (COLUMNS | FURTHER).items():
+        if name in FURTHER and name not in peaks:
+            continue
         stored = peaks[name][()]
         columns[name] = np.asarray(stored).astype(dtype)
         # 1.5 is no index, and 2 no answer to whether a peak is accepted.
-        if not np.array_equal(columns[name], stored):
+        if not np.array_equal(columns[name], stored, equal_nan=dtype is np.float64):
             raise ValueError(f"{name} holds values that are not of the type {np.dtype(dtype)}")
     _check_shapes(columns)
     return columns
@@ -151,7 +209,7 @@ def _read_columns(peaks: h5py.Group) -> dict[str, npt.NDArray[Any]]:
 def _check_shapes(columns: dict[str, npt.NDArray[Any]]) -> None:
     n = len(columns["row"])
     for name, values in columns.items():
-        if values.shape != ((n, 3) if name == "hkl" else (n,)):
+        if values.shape != ((n, WIDTH[name]) if name in WIDTH else (n,)):
             raise ValueError(f"{name} has the shape {values.shape}, but row {columns['row'].shape}")
 
 

@@ -55,7 +55,7 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
             kinds.integer("a whole number from 1 to 99999", 1, 99999),
             None,
             "number of frames",
-            needed="every run",
+            needed=("every run",),
         ),
         Option("gap_rows", scan_kinds.INTERVALS, (), "rows between modules, which read −1"),
         Option("gap_columns", scan_kinds.INTERVALS, (), "columns between modules, which read −1"),
@@ -167,7 +167,7 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
             None,
             "what is added to the geometry and the cell in experiment.par, by option, so that they are wrong there",
         ),
-        Option("output_folder", kinds.FILE, None, "folder for all that is written", needed="every run"),
+        Option("output_folder", kinds.FILE, None, "folder for all that is written", needed=("every run",)),
     ),
 }
 _BY_NAME = {option.name: option for group in SCAN_TABLE.values() for option in group}
@@ -285,7 +285,7 @@ def scan_from_values(values: dict[str, object], source: str) -> Scan:
         If a needed option is missing or options contradict each other.
     """
     for option in _BY_NAME.values():
-        if option.name not in values and (option.needed == "harvest" or option.name in _NEEDED):
+        if option.name not in values and ("harvest" in option.needed or option.name in _NEEDED):
             unit = f" ({option.unit})" if option.unit else ""
             raise InputError(f"{source}: {option.name} is missing: {option.help}{unit}")
     resolved = {name: values.get(name, option.default) for name, option in _BY_NAME.items()}
@@ -356,7 +356,7 @@ def options_markdown() -> str:
     for title, group in SCAN_TABLE.items():
         lines += ["", f"## {title}", "", "| option | value | unit | default | meaning |", "|---|---|---|---|---|"]
         for option in group:
-            needed = option.needed == "harvest" or option.name in _NEEDED
+            needed = "harvest" in option.needed or option.name in _NEEDED
             default = "needed" if needed else f"`{option.default!r}`"
             cells = (f"`{option.name}`", option.kind.text, option.unit, default, option.help)
             lines.append("| " + " | ".join(cell.replace("*", r"\*").replace("|", r"\|") for cell in cells) + " |")
