@@ -14,7 +14,6 @@
 #include <string_view>
 
 #include "file_bytes.h"
-#include "team.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -25,8 +24,6 @@ namespace py = pybind11;
 
 namespace cbf {
 namespace {
-
-constexpr std::string_view starter("\x0c\x1a\x04\xd5", 4);
 
 // Where in the stream we are: `p` to `end` are in memory, `left` bytes still in the file. Values wrap as those of 32-bit
 // integers do.
@@ -230,35 +227,6 @@ void decode(const Section &section, FileBytes &file, const Runs &runs, std::int3
                       " pixels");
 }
 
-namespace {
-
-struct Head {
-    std::string bytes;
-    std::uint64_t size = 0;
-    bool read = false;
-};
-
-// The first bytes of a file; of a CBF its header, up to the marker of its binary section if that is found.
-Head head_of(const std::string &path, FileBytes &file) {
-    constexpr std::uint64_t step = 1 << 14, limit = 1 << 20;
-    Head head;
-    if (!file.measure(path, head.size)) return head;
-    for (std::uint64_t wanted = step;; wanted *= 4) {
-        const std::uint64_t n = std::min(wanted, head.size);
-        if (!file.read(path, 0, n)) return head;
-        std::string_view text(reinterpret_cast<const char *>(file.data()), n);
-        const auto at = text.find(starter);
-        if (at != std::string_view::npos) text = text.substr(0, at + starter.size());
-        if (at != std::string_view::npos || text.substr(0, 6) != "###CBF" || n == head.size || wanted >= limit) {
-            head.bytes = text;
-            head.read = true;
-            return head;
-        }
-    }
-}
-
-}  // namespace
-
 }  // namespace cbf
 
 void register_cbf(py::module_ &m) {
@@ -290,26 +258,4 @@ void register_cbf(py::module_ &m) {
             return image;
         },
         py::arg("path"), py::arg("runs") = py::none(), py::arg("wide") = true);
-    m.def(
-        "file_heads",
-        [](const std::vector<std::string> &paths, int threads) {
-            std::vector<cbf::Head> heads(paths.size());
-            {
-                py::gil_scoped_release release;
-                std::vector<FileBytes> files(static_cast<std::size_t>(std::max(threads, 1)));
-                Team(threads).loop(0, 1, static_cast<std::int64_t>(paths.size()), [&](std::int64_t i, int thread) {
-                    FileBytes &file = files[static_cast<std::size_t>(thread)];
-                    heads[static_cast<std::size_t>(i)] = cbf::head_of(paths[static_cast<std::size_t>(i)], file);
-                });
-            }
-            py::list found;
-            for (const cbf::Head &head : heads) {
-                if (head.read)
-                    found.append(py::make_tuple(py::bytes(head.bytes), head.size));
-                else
-                    found.append(py::none());
-            }
-            return found;
-        },
-        py::arg("paths"), py::arg("threads"));
 }

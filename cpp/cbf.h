@@ -3,11 +3,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "file_bytes.h"
 #include "frame_format.h"
 
 namespace cbf {
+
+// Marks the start of the binary section.
+constexpr std::string_view starter("\x0c\x1a\x04\xd5", 4);
 
 struct Section {
     std::int64_t rows, columns;

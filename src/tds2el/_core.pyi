@@ -89,8 +89,14 @@ def read_cbf(
     path: str, runs: list[tuple[int, int]] | None = None, wide: bool = True
 ) -> npt.NDArray[np.int32] | None: ...  # None: not a whole byte-offset CBF of 32-bit integers; ValueError: damaged
 
-# First bytes and size of each file, of a CBF those up to the marker of its image; None if it cannot be read.
-def file_heads(paths: list[str], threads: int) -> list[tuple[bytes, int] | None]: ...
+# headers
+def header_numbers(text: bytes) -> tuple[float, float, float]: ...  # start angle, increment, cutoff; NaN: none there
+
+# Those numbers of each file (files, 3), and of files that are no whole, plain CBFs, by index, first bytes and size; of
+# a CBF those up to the marker of its image; None if it cannot be read.
+def file_heads(
+    paths: list[str], threads: int
+) -> tuple[npt.NDArray[np.float64], dict[int, tuple[bytes, int] | None]]: ...
 
 # bitshuffle
 def unpack_bitshuffle(

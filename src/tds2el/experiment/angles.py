@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el.errors import InputError
-from tds2el.experiment.headers import Header
+from tds2el.experiment.headers import Headers
 
 _TOLERANCE = 0.1 * (1 + 1e-6)  # of |angular_step|: what header angles may differ from it, and rounding
 LONGEST_GAP = 100_000  # frames that may be missing between two
+_DIGITS = re.compile(r"[0-9]+")
 _CHECK = "correct images_prefix and images_postfix"
 _HINT = 'correct the series or angular_step, or set frame_angle = "number" or "header"'
 
@@ -24,8 +25,8 @@ def frame_numbers(files: Sequence[str], prefix: str, postfix: str) -> list[int |
     for file in files:
         runs: list[str] = []
         if file.startswith(prefix) and len(file) >= len(prefix) + len(postfix):
-            runs = re.findall(r"[0-9]+", file[len(prefix) : len(file) - len(postfix)])
-        runs = runs or re.findall(r"[0-9]+", os.path.splitext(os.path.basename(file))[0])
+            runs = _DIGITS.findall(file[len(prefix) : len(file) - len(postfix)])
+        runs = runs or _DIGITS.findall(os.path.splitext(os.path.basename(file))[0])
         numbers.append(int(runs[-1]) if runs else None)
     return numbers
 
@@ -84,19 +85,16 @@ class ScanAngles:
     last: npt.NDArray[np.int64]
 
 
-def scan_angles(file_headers: Sequence[Header]) -> ScanAngles | None:
+def scan_angles(headers: Headers) -> ScanAngles | None:
     """Angles of the axis that turned most, or None if the headers name none that did."""
     found: ScanAngles | None = None
     # A detector that was told nothing writes zeros, and an axis that rests may be read back with a little noise.
     most = 0.0
-    for axis in file_headers[0].start:
-        if all(axis in h.start for h in file_headers):
-            starts = [h.start[axis] for h in file_headers]
-            increment = np.array([h.increment.get(axis, 0.0) for h in file_headers])
-            start = np.concatenate(starts)
-            turned = max(float(np.abs(increment).max()), float(np.ptp(start)))
-            if turned > most:
-                most, found = turned, ScanAngles(start, increment, np.cumsum([s.size for s in starts]) - 1)
+    for axis, start in headers.start.items():
+        increment = headers.increment[axis]
+        turned = max(float(np.abs(increment).max()), float(np.ptp(start)))
+        if turned > most:
+            most, found = turned, ScanAngles(start, increment, np.cumsum(headers.n_frames) - 1)
     return found
 
 

@@ -2,9 +2,8 @@
 
 import contextlib
 import glob
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,11 +12,8 @@ import numpy.typing as npt
 
 from tds2el.errors import InputError
 from tds2el.experiment import angles, headers, images
-from tds2el.experiment.headers import Header
+from tds2el.experiment.headers import Headers
 from tds2el.settings import FrameSettings
-
-Scanned = dict[str, tuple[int, Header]]
-"""File to number of frames and header, in the order of the files."""
 
 
 @dataclass(eq=False)
@@ -131,7 +127,7 @@ class FrameSeries:
         self.close()
 
 
-def open_frame_series(frames: FrameSettings, angular_step: float, scanned: Scanned | None = None) -> FrameSeries:
+def open_frame_series(frames: FrameSettings, angular_step: float, scanned: Headers | None = None) -> FrameSeries:
     """Find the frames, read all their headers, and work out the rotation angle of each.
 
     Frames are ``sorted(glob(images_prefix + "*" + images_postfix))``; with ``frame_angle = "number"`` they are
@@ -149,28 +145,22 @@ def open_frame_series(frames: FrameSettings, angular_step: float, scanned: Scann
         contiguous or not in name order, header angles that do not advance by |angular_step| within a tenth.
         With it: frames that have no number or header angle, or whose header angles do not go one way.
     """
-    files = frame_files(frames) if scanned is None else list(scanned)
-    numbers = angles.frame_numbers(files, frames.images_prefix, frames.images_postfix)
+    found = scan_files(frame_files(frames)) if scanned is None else scanned
+    _check_found(found, frames.images_prefix, frames.images_postfix)
+    numbers = angles.frame_numbers(found.files, frames.images_prefix, frames.images_postfix)
     if frames.frame_angle == "number":
-        files, x = angles.order_by_number(files, numbers)
-    elif frames.frame_angle is None:
-        angles.check_numbers(files, numbers)
-
-    n_in_file, file_headers, mask = _merge(scan_files(files) if scanned is None else {f: scanned[f] for f in files})
-    names = _names(files, n_in_file)
-    if frames.frame_angle == "number":
-        if len(names) != len(files):
-            stack = files[int(np.argmax(n_in_file))]
+        if np.any(found.n_frames > 1):
+            stack = found.files[int(np.argmax(found.n_frames))]
             raise InputError(f'{stack}: frame_angle = "number" needs one frame per file; use "header"')
-    else:
-        scan = angles.scan_angles(file_headers)
-        if frames.frame_angle == "header":
-            x = angles.index_from_header(names, scan, angular_step)
-        else:
-            angles.check_angles(names, scan, angular_step)
-            x = np.arange(len(names), dtype=np.float64)
-
-    return _series(files, n_in_file, file_headers, mask, x)
+        files, x = angles.order_by_number(found.files, numbers)
+        return _series(replace(found, files=files), x)
+    if frames.frame_angle is None:
+        angles.check_numbers(found.files, numbers)
+    scan, names = angles.scan_angles(found), _names(found)
+    if frames.frame_angle == "header":
+        return _series(found, angles.index_from_header(names, scan, angular_step))
+    angles.check_angles(names, scan, angular_step)
+    return _series(found, np.arange(len(names), dtype=np.float64))
 
 
 def open_still_series(prefix: str, postfix: str, option: str) -> FrameSeries:
@@ -187,102 +177,92 @@ def open_still_series(prefix: str, postfix: str, option: str) -> FrameSeries:
     InputError
         No file found; a file that cannot be read.
     """
-    files = _find_files(prefix, postfix, option)
-    n_in_file, file_headers, mask = _merge(scan_files(files))
-    x = np.arange(sum(n_in_file), dtype=np.float64)
-    return _series(files, n_in_file, file_headers, mask, x, option)
+    found = scan_files(_find_files(prefix, postfix))
+    _check_found(found, prefix, postfix, option)
+    return _series(found, np.arange(found.n_frames.sum(), dtype=np.float64), option)
 
 
-def _names(files: Sequence[str], n_in_file: Sequence[int]) -> list[str]:
-    return [file if n == 1 else f"{file}::{i}" for file, n in zip(files, n_in_file, strict=True) for i in range(n)]
+def _names(found: Headers) -> list[str]:
+    if np.all(found.n_frames == 1):
+        return found.files
+    pairs = zip(found.files, found.n_frames.tolist(), strict=True)
+    return [file if n == 1 else f"{file}::{i}" for file, n in pairs for i in range(n)]
 
 
-def _series(
-    files: list[str],
-    n_in_file: list[int],
-    file_headers: list[Header],
-    mask: npt.NDArray[np.bool_] | None,
-    angle_index: npt.NDArray[np.float64],
-    option: str = "images_prefix",
-) -> FrameSeries:
-    first = _first_frame(files[0], n_in_file[0])
+def _series(found: Headers, angle_index: npt.NDArray[np.float64], option: str = "images_prefix") -> FrameSeries:
+    mask, first = found.pixel_mask, _first_frame(found.files[0], int(found.n_frames[0]))
     if mask is not None and mask.shape != first.shape:
-        raise InputError(f"{files[0]}: its pixel_mask has the shape {mask.shape}, its frames {first.shape}")
+        raise InputError(f"{found.files[0]}: its pixel_mask has the shape {mask.shape}, its frames {first.shape}")
     return FrameSeries(
-        names=_names(files, n_in_file),
+        names=_names(found),
         shape=(first.shape[0], first.shape[1]),
         dtype=first.dtype,
         angle_index=angle_index,
-        count_cutoff=headers.lowest_cutoff(file_headers),
+        count_cutoff=found.count_cutoff,
         pixel_mask=mask,
-        files=files,
-        _frames_in_file=np.array(n_in_file, dtype=np.int64),
+        files=found.files,
+        _frames_in_file=found.n_frames,
         option=option,
     )
 
 
-def _find_files(prefix: str, postfix: str, option: str = "images_prefix") -> list[str]:
+def _find_files(prefix: str, postfix: str) -> list[str]:
     # The second try is for folders with [ ] in their names.
-    found = glob.glob(prefix + "*" + postfix) or glob.glob(f"{glob.escape(prefix)}*{glob.escape(postfix)}")
-    files = sorted(f for f in found if not os.path.isdir(f))
-    if not files:
+    pattern = f"{prefix}*{postfix}"
+    return sorted(glob.glob(pattern) or glob.glob(f"{glob.escape(prefix)}*{glob.escape(postfix)}"))
+
+
+def _check_found(found: Headers, prefix: str, postfix: str, option: str = "images_prefix") -> None:
+    if not found.files:
         postfix_option = option.replace("_prefix", "_postfix")
         raise InputError(f"no file matches {prefix}*{postfix}; check {option} and {postfix_option}")
-    return files
 
 
 def frame_files(frames: FrameSettings) -> list[str]:
-    """The files of a series in the order of their names; InputError if there is none."""
+    """The files of a series, and folders of such names if there are any, in the order of their names."""
     return _find_files(frames.images_prefix, frames.images_postfix)
 
 
-def scan_files(files: Sequence[str], threads: int = 1) -> Scanned:
-    """Number of frames and header of each file, as cheaply as possible: a series has thousands of files.
+def scan_files(files: Sequence[str], threads: int = 1) -> Headers:
+    """Number of frames and header of each file, as cheaply as possible; folders are left out.
 
     Raises
     ------
     InputError
         A file that cannot be read, or whose end or data files are missing.
     """
-    scanned: Scanned = {}
+    numbers, heads = images.file_heads(files, threads)
+    parts: list[Headers] = []
+    begin = 0  # of the files that are not in the parts yet
     single = False  # one frame in the first file that is neither CBF nor HDF5: one in all, checked when read
-    for path, head in zip(files, images.file_heads(files, threads), strict=True):
-        n, header = 1, None
-        if images.is_cbf(path, head):
-            pass
-        elif images.is_hdf5(head):
-            headers.check_hdf5_links(path)
-            with contextlib.closing(images.ImageFile(path)) as image:
-                n = image.n_frames
-            header = headers.hdf5_header(path, n)
-        elif not single:
-            with contextlib.closing(images.ImageFile(path)) as image:
-                n = image.n_frames
-                single = n == 1
-                if n > 1:
-                    texts = [image.header(i) for i in range(n)]
-                    header = headers.merge_frames([headers.text_header(text.encode()) for text in texts])
-        scanned[path] = n, headers.text_header(head) if header is None else header
-    return scanned
+    for i, head in heads.items():
+        several: list[Headers] = []
+        if head is not None:
+            if images.is_cbf(files[i], head) or (single and not images.is_hdf5(head)):
+                continue
+            several = _several_frames(files[i], head)
+            if not several:
+                single = True
+                continue
+        parts += [headers.single_frames(files[begin:i], numbers[begin:i]), *several]
+        begin = i + 1
+    return headers.joined([*parts, headers.single_frames(files[begin:], numbers[begin:])])
 
 
-def _merge(scanned: Scanned) -> tuple[list[int], list[Header], npt.NDArray[np.bool_] | None]:
-    """Number of frames and header of each file, and the pixels that are good in all."""
-    mask: npt.NDArray[np.bool_] | None = None
-    for path, (_, header) in scanned.items():
-        mask = _combine(mask, header.pixel_mask, path)
-        header.pixel_mask = None
-    return [n for n, _ in scanned.values()], [header for _, header in scanned.values()], mask
+def _several_frames(path: str, head: bytes) -> list[Headers]:
+    """Headers of an HDF5 file or of another of several frames; none of one of a single frame."""
+    from tds2el._core import header_numbers
 
-
-def _combine(
-    mask: npt.NDArray[np.bool_] | None, other: npt.NDArray[np.bool_] | None, path: str
-) -> npt.NDArray[np.bool_] | None:
-    if mask is None or other is None:
-        return other if mask is None else mask
-    if mask.shape != other.shape:
-        raise InputError(f"{path}: its pixel_mask has the shape {other.shape}, that of other files {mask.shape}")
-    return mask & other
+    if images.is_hdf5(head):
+        headers.check_hdf5_links(path)
+        with contextlib.closing(images.ImageFile(path)) as image:
+            n = image.n_frames
+        return [headers.hdf5_header(path, n)]
+    with contextlib.closing(images.ImageFile(path)) as image:
+        if image.n_frames == 1:
+            return []
+        numbers = [header_numbers(image.header(i).encode()) for i in range(image.n_frames)]
+    return [headers.stack(headers.single_frames([path] * len(numbers), np.array(numbers)))]
 
 
 def _first_frame(path: str, n_frames: int) -> npt.NDArray[Any]:

@@ -64,18 +64,32 @@ def _told(name: str) -> Iterator[None]:
         raise InputError(f"{name}: cannot be read: {reason}") from error
 
 
-def file_heads(paths: Sequence[str], threads: int = 1) -> list[bytes]:
-    """First bytes of (perhaps gzip or bzip2 compressed) files; of a CBF, which is to be complete, its header.
+def file_heads(paths: Sequence[str], threads: int = 1) -> tuple[npt.NDArray[np.float64], dict[int, bytes | None]]:
+    """What headers of files say, read as cheaply as possible: a series has thousands of files.
+
+    Returns
+    -------
+    numbers : ndarray, shape (files, 3)
+        Start angle and increment in degrees and count cutoff, as `header_numbers` finds them; NaN where there is none.
+    heads : dict
+        Of files that are no whole, plain CBFs, by index: their first bytes, decompressed, of a CBF its header; None of
+        a folder.
 
     Raises
     ------
     InputError
         A file that cannot be read; a CBF that is not as long as its header says.
     """
-    from tds2el._core import file_heads
+    from tds2el._core import file_heads, header_numbers
 
-    found = file_heads(list(paths), threads)
-    return [_checked_head(path, head) for path, head in zip(paths, found, strict=True)]
+    numbers, others = file_heads(list(paths), threads)
+    heads: dict[int, bytes | None] = {}
+    for i, found in others.items():
+        heads[i] = None
+        if found is not None or not os.path.isdir(paths[i]):
+            head = _checked_head(paths[i], found)
+            heads[i], numbers[i] = head, header_numbers(head)
+    return numbers, heads
 
 
 def _checked_head(path: str, found: tuple[bytes, int] | None) -> bytes:
@@ -142,7 +156,8 @@ def read_image(path: str) -> npt.NDArray[Any]:
     InputError
         The file is missing, truncated, damaged or not one two-dimensional image.
     """
-    if is_cbf(path, file_heads([path])[0]):
+    _, heads = file_heads([path])
+    if not heads or is_cbf(path, heads[0] or b""):
         if (counts := _read_byte_offset(path)) is not None:
             return counts
         with reading(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from tds2el.crystal.centring import neighbour_vectors
 from tds2el.crystal.symmetry import point_group, with_replicas
 from tds2el.errors import InputError
 from tds2el.experiment.background import Background, read_background
-from tds2el.experiment.frames import FrameSeries, Scanned, frame_files, open_frame_series, scan_files
+from tds2el.experiment.frames import FrameSeries, frame_files, open_frame_series, scan_files
 from tds2el.experiment.geometry import Geometry
+from tds2el.experiment.headers import Headers, joined
 from tds2el.experiment.mask import FrameMasks, read_mask, read_ranges
 from tds2el.experiment.maxima import reflections_of_file
 from tds2el.experiment.monitor import read_normalisation
@@ -118,7 +120,7 @@ class Inputs:
     notes: list[str] = field(default_factory=list)
 
 
-def read_headers(settings: Settings, threads: int, world: World) -> Scanned:
+def read_headers(settings: Settings, threads: int, world: World) -> Headers:
     """The headers of all frames, each read by one rank (collective).
 
     Raises
@@ -141,10 +143,10 @@ def read_headers(settings: Settings, threads: int, world: World) -> Scanned:
     world.agree(error)
     share = np.array_split(np.arange(len(files)), world.size)[world.rank]
     own = world.attempt(lambda: scan_files([files[i] for i in share], threads))
-    return {file: found for part in world.gather_all(own) for file, found in part.items()}
+    return world.attempt(partial(joined, world.gather_all(own)))
 
 
-def prepare(settings: Settings, scan: ScanInputs | None = None, scanned: Scanned | None = None) -> Inputs:
+def prepare(settings: Settings, scan: ScanInputs | None = None, scanned: Headers | None = None) -> Inputs:
     """Read all but the frames, and plan the harvest.
 
     Parameters
@@ -153,7 +155,7 @@ def prepare(settings: Settings, scan: ScanInputs | None = None, scanned: Scanned
         With the reflections, not "auto".
     scan : ScanInputs, optional
         If it has been read already.
-    scanned : Scanned, optional
+    scanned : Headers, optional
         The headers of the frames, if they have been.
 
     Raises
@@ -217,7 +219,7 @@ def prepare(settings: Settings, scan: ScanInputs | None = None, scanned: Scanned
     )
 
 
-def read_scan(settings: Settings, scanned: Scanned | None = None) -> ScanInputs:
+def read_scan(settings: Settings, scanned: Headers | None = None) -> ScanInputs:
     """Read what does not depend on the reflections, all but the frames; of these the headers unless they are given.
 
     Raises
