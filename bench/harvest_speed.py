@@ -5,7 +5,8 @@
 The frames are Poisson noise of 1 count in Pilatus 2M size (1679 × 1475), as byte-offset CBFs and as an Eiger master
 with links to files of 100 frames (uint32, bitshuffle-LZ4). The spots are reflections of calcite such that every frame
 sees at least one: 30 of them, taken in turn where frames see the fewest. All is in the page cache; what is compared is
-run in turn, several times, and medians are printed. One thread and one rank are held on one core.
+run in turn, several times, and medians are printed; a harvest has no older file to replace. One thread and one rank are
+held on one core.
 
 With --ranks harvests also run under mpirun, each rank on one core, timed from barrier to barrier (the slowest rank);
 with --ranks-only nothing else does, for hosts of many cores.
@@ -38,6 +39,7 @@ from tds2el.harvest.file import HarvestFile
 from tds2el.harvest.plan import make_plan
 from tds2el.parallel import World, connect
 from tds2el.settings import load_settings
+from tds2el.simulate.cbf import write_cbf
 
 SHAPE = (1679, 1475)
 SPOTS = 30
@@ -61,9 +63,12 @@ def write_frames(folder: Path, n_frames: int, eiger: bool = True) -> None:
     random = np.random.default_rng(0)
     images = [random.poisson(1.0, SHAPE).astype(np.int32) for _ in range(min(IMAGES, n_frames))]
     for i, image in enumerate(images):
-        CbfImage(data=image).write(str(folder / f"frame_{i:05d}.cbf"))
+        header = [start_angle(i), "Angle_increment 0.1000 deg.", "Count_cutoff 1048500 counts"]
+        write_cbf(folder / f"frame_{i:05d}.cbf", image, header)
     for n in range(len(images), n_frames):
-        (folder / f"frame_{n:05d}.cbf").write_bytes((folder / f"frame_{n % len(images):05d}.cbf").read_bytes())
+        i = n % len(images)
+        same = (folder / f"frame_{i:05d}.cbf").read_bytes()
+        (folder / f"frame_{n:05d}.cbf").write_bytes(same.replace(start_angle(i).encode(), start_angle(n).encode(), 1))
     if not eiger:
         return
     with h5py.File(folder / "eiger_master.h5", "w") as master:
@@ -75,6 +80,11 @@ def write_frames(folder: Path, n_frames: int, eiger: bool = True) -> None:
                 for n in range(size):
                     data[n] = images[(start + n) % len(images)]
             master[f"entry/data/data_{k + 1:06d}"] = h5py.ExternalLink(name, "entry/data/data")
+
+
+def start_angle(n: int) -> str:
+    """A line of the header of frame n."""
+    return f"Start_angle {0.1 * n:.4f} deg."
 
 
 def write_parfiles(folder: Path, n_frames: int, delta_max: float) -> None:
@@ -217,6 +227,7 @@ def _alone(folder: Path, n_frames: int, repeats: int) -> dict[str, Any]:
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(repeats):
         for name, (task, on) in tasks.items():
+            (folder / "harvest.h5").unlink(missing_ok=True)
             times[name].append(seconds(task, on))
     ms = {name: 1e3 * float(np.median(values)) / n_frames for name, values in times.items()}
     ratio = {
@@ -253,6 +264,8 @@ def as_rank(folder: Path, repeats: int) -> None:
     settings = load_settings(folder / "input.par", ["threads=1"])
     times = []
     for _ in range(repeats + 1):
+        if world.rank == 0:
+            (folder / "harvest.h5").unlink(missing_ok=True)
         world.sum(0)
         start = time.perf_counter()
         harvest(settings, world)

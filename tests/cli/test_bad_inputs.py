@@ -4,6 +4,7 @@ import os
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 FIT = ("load_from_file=scan/harvest.h5", "fitSpots=1")
@@ -341,15 +342,15 @@ def test_frame_that_is_a_dangling_link(run, scan):
 def test_frame_that_vanishes_during_the_run(run, scan, monkeypatch):
     from tds2el.experiment.frames import FrameSeries
 
-    source, frame = FrameSeries.source, scan.frame(scan.visited)
+    sources, frame = FrameSeries.sources, scan.frame(scan.visited)
     moved = scan.folder / "moved.cbf"
 
-    def source_while_frames_move(self: FrameSeries, n: int) -> object:
-        if self.names[n] == str(frame):
+    def sources_while_frames_move(self: FrameSeries, frames: npt.NDArray[np.int64]) -> object:
+        if str(frame) in [self.names[n] for n in frames]:
             frame.rename(moved)
-        return source(self, n)
+        return sources(self, frames)
 
-    monkeypatch.setattr(FrameSeries, "source", source_while_frames_move)
+    monkeypatch.setattr(FrameSeries, "sources", sources_while_frames_move)
     before = scan.contents()
     outcome = run("scan/input.par")
     assert outcome.code == 2

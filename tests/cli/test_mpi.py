@@ -223,13 +223,13 @@ VANISHING = """
 import sys
 from tds2el.cli.main import main
 from tds2el.experiment.frames import FrameSeries
-source = FrameSeries.source
-def source_while_frames_move(self, n):
-    path = self.names[n]
-    if path.endswith("{name}"):
-        os.rename(path, path + ".moved")
-    return source(self, n)
-FrameSeries.source = source_while_frames_move
+sources = FrameSeries.sources
+def sources_while_frames_move(self, frames):
+    for path in (self.names[n] for n in frames):
+        if path.endswith("{name}"):
+            os.rename(path, path + ".moved")
+    return sources(self, frames)
+FrameSeries.sources = sources_while_frames_move
 sys.exit(main())
 """
 

@@ -1,6 +1,9 @@
 """The harvest file: what is in it, how counts are stored, and what is said of files that are none."""
 
+import errno
 import json
+import os
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -53,6 +56,34 @@ def test_layout_and_provenance(scan):
         ]
         np.testing.assert_allclose(entry["frames/phi"], 20.0 + 0.4 * np.arange(40))
         np.testing.assert_allclose(entry["frames/denominator"], scan.denominator)
+
+
+def full(*_):
+    return SimpleNamespace(f_bavail=1, f_frsize=4096)
+
+
+def failing(error):
+    def fail(*_):
+        raise OSError(error, os.strerror(error))
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("statvfs", full), ("pwrite", failing(errno.ENOSPC)), ("close", failing(errno.EDQUOT))],
+)
+def test_no_space(scan, monkeypatch, name, fault):
+    """Told before the points are written, while they are, or, by a file system over a network, at the end."""
+    scan.path.write_bytes(b"an older harvest")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, fault)
+        with pytest.raises(InputError) as error:
+            scan.run()
+    assert str(error.value).startswith(f"save_to_file: {scan.path} cannot be written ([Errno")
+    assert str(error.value).endswith("check space and permissions")
+    assert scan.path.read_bytes() == b"an older harvest"
+    assert not list(scan.folder.glob(".*.partial"))
 
 
 def test_what_a_fit_needs(scan):

@@ -48,10 +48,9 @@ def test_threads(scan, threads):
     one = all_columns(scan, "threads=1")
     assert one["points/counts"].size > 900
     assert_same(one, all_columns(scan, f"threads={threads}"))
-    # More frames than a block of few threads has, and pieces of few points.
+    # More frames than a block has, and pieces of few points.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tds2el.harvest.collect.BLOCK", 3)
-        patch.setattr("tds2el.harvest.collect.BLOCK_PER_THREAD", 1)
+        patch.setattr("tds2el.harvest.collect.BLOCK", 2)
         patch.setattr("tds2el.harvest.assemble.PIECE", 100)
         assert_same(one, all_columns(scan, f"threads={threads}"))
 

@@ -117,12 +117,12 @@ VANISH = """
 import sys
 from pathlib import Path
 from tds2el.experiment.frames import FrameSeries
-source = FrameSeries.source
-def vanishing(self, n):
-    if n == 24:
-        Path(self.names[n]).unlink()
-    return source(self, n)
-FrameSeries.source = vanishing
+sources = FrameSeries.sources
+def vanishing(self, frames):
+    if 24 in frames:
+        Path(self.names[24]).unlink()
+    return sources(self, frames)
+FrameSeries.sources = vanishing
 """
 
 

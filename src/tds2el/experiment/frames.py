@@ -76,8 +76,8 @@ class FrameSeries:
             )
         return data
 
-    def source(self, n: int) -> str | images.Chunk | None:
-        """Where compiled code finds frame ``n``: the path of a CBF, or the chunk of an Eiger file; None: use `read`.
+    def sources(self, frames: npt.NDArray[np.int64]) -> list[str | images.Chunk | None]:
+        """Where compiled code finds frames: the path of a CBF, or the chunk of an Eiger file; None: use `read`.
 
         Whether a CBF is of the usual kind shows when it is read.
 
@@ -86,11 +86,17 @@ class FrameSeries:
         InputError
             A multi-frame file cannot be opened, or has changed.
         """
-        i = int(np.searchsorted(self._ends, n, side="right"))
-        in_file = int(self._frames_in_file[i])
-        if in_file > 1:
-            return self._open_file(self.files[i], in_file).chunk(n - int(self._ends[i]) + in_file, self.shape)
-        return self.files[i] if self.files[i].lower().endswith(".cbf") else None
+        found: list[str | images.Chunk | None] = []
+        of_file = np.searchsorted(self._ends, frames, side="right")
+        in_file = self._frames_in_file[of_file]
+        index = frames - self._ends[of_file] + in_file
+        for file, n, i in zip(of_file.tolist(), in_file.tolist(), index.tolist(), strict=True):
+            path = self.files[file]
+            if n > 1:
+                found.append(self._open_file(path, n).chunk(i, self.shape))
+            else:
+                found.append(path if path.lower().endswith(".cbf") else None)
+        return found
 
     def check_md5(self, n: int) -> None:
         """Raise InputError if frame ``n`` is a CBF whose checksum says that it is damaged."""

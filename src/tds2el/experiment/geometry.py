@@ -81,6 +81,11 @@ class Geometry:
         return rotation(2, self.experiment.beam_tilt_angle)[:, 0]
 
     @cached_property
+    def beam_in_crystal(self) -> Array:
+        """`beam` in the crystal frame at phi = 0, 90 and 180 degrees, (3, 3): it follows at all others from these."""
+        return np.asarray(self.lab_to_crystal([0.0, 90.0, 180.0]) @ self.beam)
+
+    @cached_property
     def polarisation_axes(self) -> tuple[Array, Array]:
         """Unit vectors (3,) in the lab: along the polarisation, p0×n, and the normal n of its plane.
 

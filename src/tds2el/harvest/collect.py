@@ -25,8 +25,13 @@ from tds2el.settings import Settings
 
 logger = logging.getLogger("tds2el")
 
-# Frames between two agreements of the ranks on whether all is well; each time threads wait for the last of them.
-BLOCK, BLOCK_PER_THREAD = 16, 8
+BLOCK = 32
+"""Frames of a block for each thread: at its end all wait for the last one, and till then memory holds what it gives."""
+FIRST_AGREEMENT = 16
+"""Frames of a rank before the ranks agree on whether all is well, then twice as many, and so on.
+
+So none waits often for the slowest, and a fault is told before as much time has passed again.
+"""
 
 
 def harvest(settings: Settings, world: World) -> Path:
@@ -68,17 +73,19 @@ def _read_frames(inputs: Inputs, threads: int, check_md5: bool, world: World) ->
     found = FrameGatherer(inputs, threads, check_md5)
     shares = np.array_split(np.arange(found.frames.size), world.size)
     mine = shares[world.rank]
-    block = max(world.gather_all(max(BLOCK, BLOCK_PER_THREAD * threads)))
+    block = BLOCK * threads
+
+    def read(part: npt.NDArray[np.int64]) -> None:
+        for start in range(0, len(part), block):
+            frames = part[start : start + block]
+            found.read(frames)
+            stage.update(len(frames))
+
     with Stage("harvest", len(mine), "frame") as stage:
-        for start in range(0, len(shares[0]), block):
-            part = mine[start : start + block]
-            error: Exception | None = None
-            try:
-                found.read(part)
-                stage.update(len(part))
-            except (InputError, OSError) as caught:
-                error = caught
-            world.agree(error)
+        done, further = 0, FIRST_AGREEMENT
+        while done < len(shares[0]):
+            world.attempt(partial(read, mine[done : done + further]))
+            done, further = done + further, 2 * further
     return found
 
 

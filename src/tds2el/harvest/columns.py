@@ -112,7 +112,8 @@ def write_columns(
                     error = _write(part, 0, places, column, descriptor, offsets[column.name], (path, option))
     finally:
         if descriptor is not None:
-            os.close(descriptor)
+            closed = _close(descriptor, (path, option))
+            error = error or closed
     world.agree(error)
 
 
@@ -195,6 +196,16 @@ def _write(
                 shift = offset + (there + begin - here) * row - at
                 while at < stop:
                     at += os.pwrite(descriptor, bytes_[at : min(stop, at + LARGEST_WRITE)], at + shift)
+    except InputError as caught:
+        return caught
+    return None
+
+
+def _close(descriptor: int, target: tuple[Path, str]) -> InputError | None:
+    """Close the file; returns what went wrong, which a file system over a network may say only now."""
+    try:
+        with writing(*target):
+            os.close(descriptor)
     except InputError as caught:
         return caught
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -399,8 +400,11 @@ def _lay_out(path: Path, settings: Settings, tables: Tables, columns: Sequence[C
             if name in UNITS:
                 dataset.attrs["units"] = UNITS[name]
             offsets[column.name] = dataset.id.get_offset() or 0  # None if there are no points
-    with open(path, "r+b") as stream:  # a full disk is told now, not by a part of the file
-        os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
+    # A full disk is told before all the work of writing, as far as it shows; not by reserving space, which some file
+    # systems fill with zeros.
+    status, volume = os.stat(path), os.statvfs(path)
+    if status.st_size - 512 * status.st_blocks > volume.f_bavail * volume.f_frsize:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for its {status.st_size} bytes")
     return offsets
 
 

@@ -99,7 +99,7 @@ class FrameGatherer:
     def _read_packed(self, members: list[int]) -> bool:
         """Read frames in compiled code; False if that cannot read all of them."""
         series = self._inputs.series
-        sources = [series.source(int(self.frames[i])) for i in members] if self._packed else [None]
+        sources = series.sources(self.frames[members]) if self._packed else [None]
         known = [source for source in sources if source is not None]
         if len(known) < len(members):
             return False

@@ -81,7 +81,8 @@ def make_plan(geometry: Geometry, nodes: Array, angle_index: Array, delta: float
     shape : (int, int)
         Rows and columns of a frame.
     """
-    found = [(node, passage) for node, g in enumerate(nodes) for passage in passages(geometry, g, angle_index, delta)]
+    scan = _Scan(geometry, angle_index)
+    found = [(node, passage) for node, g in enumerate(nodes) for passage in _passages(geometry, g, scan, delta)]
     node = np.array([node for node, _ in found], dtype=np.int64)
     angle = np.array([passage.angle for _, passage in found], dtype=float)
     frames = [passage.frames for _, passage in found]
@@ -165,9 +166,21 @@ def passages(geometry: Geometry, node: Array, angle_index: Array, delta: float) 
     Missing frames (in a scan whose angles come from names or headers) count as if they were there: a passage
     does not end where nothing was recorded.
     """
-    curve = _SphereDistance(geometry, node)
-    index, frame = _with_missing_frames(angle_index)
-    cut = np.flatnonzero(np.abs(curve.at(geometry.phi(index))) <= geometry.experiment.lmbda * delta)
+    return _passages(geometry, node, _Scan(geometry, angle_index), delta)
+
+
+class _Scan:
+    """What the passages of all nodes have in common."""
+
+    def __init__(self, geometry: Geometry, angle_index: Array) -> None:
+        self.index, self.frame = _with_missing_frames(angle_index)
+        angle = np.deg2rad(geometry.phi(self.index))
+        self.cosine, self.sine = np.cos(angle), np.sin(angle)
+
+
+def _passages(geometry: Geometry, node: Array, scan: _Scan, delta: float) -> list[Passage]:
+    curve, index, frame = _SphereDistance(geometry, node), scan.index, scan.frame
+    cut = np.flatnonzero(np.abs(curve.of(scan.cosine, scan.sine)) <= geometry.experiment.lmbda * delta)
     if not cut.size:
         return []
     longest_gap = max(1.0, PASSAGE_GAP / abs(geometry.experiment.angular_step)) + 1e-6
@@ -221,11 +234,11 @@ def regions(geometry: Geometry, nodes: Array, phi: Array, delta: float, shape: t
         spread = s * np.sqrt(np.maximum(cx**2 + cy**2 - s**2, 0))
         low[bounded, axis] = e.dist * (-cx * cy - spread) / (cx**2 - s**2)
         high[bounded, axis] = e.dist * (-cx * cy + spread) / (cx**2 - s**2)
-    corners = np.stack([low, np.stack([low[:, 0], high[:, 1]], 1), np.stack([high[:, 0], low[:, 1]], 1), high], 1)
-    pixels = corners @ np.linalg.inv(geometry.pixel_to_plane).T + geometry.origin
+    # Rows and columns run along the axes of the plane, one way or the other.
+    corners = np.stack([low, high]) @ np.linalg.inv(geometry.pixel_to_plane).T + geometry.origin
     limit = np.array(shape)
-    first = np.clip(np.floor(pixels.min(axis=1)) - MARGIN, 0, limit).astype(np.int64)
-    end = np.clip(np.ceil(pixels.max(axis=1)) + MARGIN + 1, 0, limit).astype(np.int64)
+    first = np.clip(np.floor(corners.min(axis=0)) - MARGIN, 0, limit).astype(np.int64)
+    end = np.clip(np.ceil(corners.max(axis=0)) + MARGIN + 1, 0, limit).astype(np.int64)
 
     axis_of_detector, half_angle = _detector_cone(geometry, shape)
     separation = np.arccos(np.clip(c @ axis_of_detector, -1, 1))
@@ -240,7 +253,7 @@ class _SphereDistance:
 
     def __init__(self, geometry: Geometry, node: Array) -> None:
         lmbda = geometry.experiment.lmbda
-        at_0, at_90, at_180 = (geometry.lab_to_crystal([0.0, 90.0, 180.0]) @ geometry.beam) @ node
+        at_0, at_90, at_180 = geometry.beam_in_crystal @ node
         mean, cosine, sine = (at_0 + at_180) / 2, (at_0 - at_180) / 2, at_90 - (at_0 + at_180) / 2
         self.square = 1 + lmbda**2 * float(node @ node)
         self.offset, self.cosine, self.sine = (2 * lmbda * float(x) for x in (mean, cosine, sine))
@@ -248,7 +261,11 @@ class _SphereDistance:
     def at(self, phi: npt.ArrayLike) -> Array:
         """h at phi in degrees."""
         angle = np.deg2rad(np.asarray(phi, dtype=float))
-        wave = self.offset + self.cosine * np.cos(angle) + self.sine * np.sin(angle)
+        return self.of(np.cos(angle), np.sin(angle))
+
+    def of(self, cosine: Array, sine: Array) -> Array:
+        """h from cos φ and sin φ."""
+        wave = self.offset + self.cosine * cosine + self.sine * sine
         return np.asarray(np.sqrt(np.maximum(self.square - wave, 0)) - 1)
 
     def closest(self, first: float, last: float) -> float:
