@@ -184,14 +184,15 @@ def test_ranks_that_do_not_see_the_file_send_their_parts(scan, monkeypatch, apar
             assert value.tobytes() == one[name].tobytes(), name
 
 
-def test_ranks_that_see_different_frames(scan, monkeypatch):
+def test_one_rank_lists_the_frames_for_all(scan, monkeypatch):
+    """In a scan that still runs a rank that looks later sees more."""
     early = """
 import os
 from tds2el.experiment import frames
 found = frames._find_files
-frames._find_files = lambda *arguments: found(*arguments)[: 40 - int(os.environ["PMI_RANK"])]
+frames._find_files = lambda *arguments: found(*arguments)[: 30 + 5 * int(os.environ["PMI_RANK"])]
 """
     monkeypatch.setattr(sys.modules[__name__], "PROGRAM", early + PROGRAM)
     done = run(scan, 2)
-    assert done.returncode == 2
-    assert "the ranks see different lists of frames" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(datasets(scan.path)["frames/name"]) == 30

@@ -25,7 +25,8 @@ def frame_numbers(files: Sequence[str], prefix: str, postfix: str) -> list[int |
     for file in files:
         runs: list[str] = []
         if file.startswith(prefix) and len(file) >= len(prefix) + len(postfix):
-            runs = _DIGITS.findall(file[len(prefix) : len(file) - len(postfix)])
+            middle = file[len(prefix) : len(file) - len(postfix)]
+            runs = [middle] if middle.isdecimal() and middle.isascii() else _DIGITS.findall(middle)
         runs = runs or _DIGITS.findall(os.path.splitext(os.path.basename(file))[0])
         numbers.append(int(runs[-1]) if runs else None)
     return numbers

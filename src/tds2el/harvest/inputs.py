@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from functools import partial
@@ -126,21 +125,17 @@ def read_headers(settings: Settings, threads: int, world: World) -> Headers:
     Raises
     ------
     InputError
-        On all ranks alike: what a harvest needs is missing, a file cannot be read, or ranks see different files.
+        On all ranks alike: what a harvest needs is missing, or a file cannot be read.
     """
 
     def find() -> list[str]:
         _, _, frames, cell, _, _ = _required(settings)
         if settings.harvest.collectSpots != "auto":
             reflections(settings.harvest, settings.crystal, cell)
-        return frame_files(frames)
+        # One rank lists the folder: if many do at once they wait for each other, and what they see may differ.
+        return frame_files(frames) if world.rank == 0 else []
 
-    files = world.attempt(find)
-    listing = hashlib.sha256("\n".join(files).encode()).hexdigest()
-    error = None
-    if len(set(world.gather_all(listing))) > 1:
-        error = InputError("images_prefix: the ranks see different lists of frames; wait until the series is complete")
-    world.agree(error)
+    files = world.gather_all(world.attempt(find))[0]
     share = np.array_split(np.arange(len(files)), world.size)[world.rank]
     own = world.attempt(lambda: scan_files([files[i] for i in share], threads))
     return world.attempt(partial(joined, world.gather_all(own)))
