@@ -97,3 +97,15 @@ def test_a_missed_target_is_marked():
     lines = table([slow, fast, close]).splitlines()
     assert ["MISSED" in line for line in lines] == [False, True, False, False]
     assert "2.5 ×" in lines[2]
+
+
+def test_the_elastic_limit_is_biased_at_the_usual_shells(tmp_path):
+    """By some per cent, and more in wider shells: what a better model is to be seen against."""
+    result, output = run(
+        tmp_path, "validation.py", "--lattices", "fcc", "rock salt", "--models", "elastic", "--points", "200"
+    )
+    assert len(result["rows"]) == 8
+    for near, far in zip(result["rows"][::2], result["rows"][1::2], strict=True):
+        assert 1 < near["worst"] < 10
+        assert 2 * near["worst"] < far["worst"]
+    assert "rock salt" in output

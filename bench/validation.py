@@ -1,0 +1,151 @@
+"""Ratios of constants from exact lattice dynamics: how far each model is from the truth that the springs tell.
+
+    python bench/validation.py [--lattices fcc …] [--models elastic …] [--points 2000] [--json FILE]
+
+Points have no noise: the expected counts of one-phonon scattering from all branches, round strong reflections, in
+shells from 0.04 to 0.15 and to 0.3 of the longest reciprocal axis, in directions all round or where a scan cuts them.
+So what the fit gets wrong is the model's own fault.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices are small; threads would only wait for each other
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from figures import figure, hand_over
+from tds2el.crystal.cell import longest_reciprocal
+from tds2el.crystal.elasticity import TensorStructure, tensor_structure
+from tds2el.crystal.symmetry import point_group
+from tds2el.experiment.geometry import Geometry
+from tds2el.fit.common import Common
+from tds2el.fit.minimise import Minimiser
+from tds2el.fit.parameters import Constants, Scale
+from tds2el.model.engine import Conditions, Points
+from tds2el.model.numpy_engine import NumpyEngine
+from tds2el.settings import Experiment
+from tds2el.simulate.lattice.examples import EXAMPLES
+from tds2el.simulate.lattice.points import Shell, points_of, shells_all_round, shells_of_scan, strong_reflections
+from tds2el.simulate.lattice.scattering import Scatterer
+
+TEMPERATURE = 300.0
+Q_MIN = 0.04
+REACHES = (0.15, 0.3)
+"""DeltaQ_min and DeltaQ_max in units of the longest of a*, b*, c*."""
+LONGEST = 1.6
+"""Largest |G|, Å⁻¹."""
+SPOTS = 24
+START = 1.1
+SHAPE, FRAMES = (619, 487), 1800
+SCAN = Experiment(
+    pixel_size=0.172, dist=100.0, lmbda=0.7, det_origin_X=309.0, det_origin_Y=243.0, phi=0.05, angular_step=0.1,
+    r1=20.0, r2=35.0, r3=10.0, beam_tilt_angle=0.0, d1=0.0, d2=0.0, theta=0.0, theta_offset=0.0, omega=0.0,
+    omega_offset=0.0, alpha=0.0, beta=0.0, kappa=0.0, orientation_codes=0, pol_degree=1.0,
+    normal_to_pol=(0.0, 0.0, 1.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Points, and the constants (k,) in GPa that they come from."""
+
+    points: Points
+    structure: TensorStructure
+    constants: np.ndarray
+    conditions: Conditions
+
+
+def elastic(truth: Truth) -> np.ndarray:
+    """The constants (k,) that the elastic limit finds; the first is held."""
+    free = np.full(len(truth.constants), np.inf)
+    start = truth.constants * np.where(np.arange(len(free)) == 0, 1.0, START)
+    common = Common(Constants(truth.structure, start, -free, free), Scale.HELD)
+    engine = NumpyEngine(truth.points, common.columns, truth.conditions)
+    minimum = Minimiser(engine, truth.points, common, truth.conditions).run()
+    if not minimum.converged:
+        raise RuntimeError("the fit did not converge")
+    return minimum.values.constants
+
+
+MODELS: dict[str, Callable[[Truth], np.ndarray]] = {"elastic": elastic}
+"""What the program can fit."""
+
+
+def truth_of(lattice: str, reach: float, where: str, number: int) -> Truth:
+    """Points of a lattice in a shell, "all round" or in a "scan"."""
+    scatterer = Scatterer(EXAMPLES[lattice](), TEMPERATURE)
+    crystal = scatterer.lattice
+    unit = longest_reciprocal(crystal.cell)
+    q_min, q_max = Q_MIN * unit, reach * unit
+    shells: list[Shell]
+    if where == "scan":
+        geometry = Geometry(SCAN)
+        hkl = strong_reflections(scatterer, LONGEST, SPOTS, (geometry, SHAPE, FRAMES, q_max))
+        nodes = hkl @ crystal.cell.B.T
+        shells = shells_of_scan(geometry, nodes, SHAPE, FRAMES, q_min, q_max, number)
+    else:
+        nodes = strong_reflections(scatterer, LONGEST, SPOTS) @ crystal.cell.B.T
+        shells = shells_all_round(len(nodes), number, q_min, q_max)
+    structure = tensor_structure(point_group(crystal.point_group, crystal.cell, crystal.space_group))
+    return Truth(
+        points_of(scatterer, nodes, shells),
+        structure,
+        structure.constants(crystal.tensor),
+        Conditions(TEMPERATURE, crystal.density),
+    )
+
+
+def ratio_errors(truth: Truth, found: np.ndarray) -> dict[str, float]:
+    """Relative errors of C/C_first, in %, by name."""
+    error = 100 * ((found / found[0]) / (truth.constants / truth.constants[0]) - 1)
+    return dict(zip(truth.structure.names[1:], error[1:].tolist(), strict=True))
+
+
+def measure(
+    lattices: Sequence[str] = tuple(EXAMPLES),
+    models: Sequence[str] = tuple(MODELS),
+    reaches: Sequence[float] = REACHES,
+    points: int = 2000,
+) -> dict[str, object]:
+    """Errors of the ratios, in %, for each lattice, directions, shell and model."""
+    rows = []
+    for lattice in lattices:
+        for where in ("all round", "scan"):
+            for reach in reaches:
+                truth = truth_of(lattice, reach, where, points)
+                for model in models:
+                    errors = ratio_errors(truth, MODELS[model](truth))
+                    worst = max(abs(error) for error in errors.values())
+                    rows.append({"lattice": lattice, "where": where, "reach": reach, "model": model,
+                                 "spots": len(truth.points.nodes), "errors": errors, "worst": worst})  # fmt: skip
+    figures = [
+        figure(f"worst ratio, {r['model']}, {r['lattice']} {r['where']}, {Q_MIN:g} to {r['reach']:g}", r["worst"], "%")
+        for r in rows
+    ]
+    return {"rows": rows, "figures": figures}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lattices", nargs="+", choices=EXAMPLES, default=list(EXAMPLES))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--reaches", nargs="+", type=float, default=list(REACHES))
+    parser.add_argument("--points", type=int, default=2000, help="of a spot")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    result = measure(options.lattices, options.models, options.reaches, options.points)
+    for row in result["rows"]:
+        errors = "  ".join(f"{name} {error:+.3f} %" for name, error in row["errors"].items())
+        print(f"{row['model']:10} {row['lattice']:10} {row['where']:10} {Q_MIN:g}–{row['reach']:<5g} {errors}")
+    hand_over(result, options.json)
+
+
+if __name__ == "__main__":
+    main()

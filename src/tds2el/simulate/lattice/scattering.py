@@ -1,0 +1,100 @@
+"""One-phonon scattering of a spring lattice, from all branches of its exact dynamics.
+
+I(Q) = Σ_j |Σ_a f_a exp(−W_a) exp(2πi G·r_a) (Q·e_aj)* /√m_a|² coth(ħω_j/2kT)/ω_j with Q = G + q and the modes of q
+(Willis & Pryor, Thermal Vibrations in Crystallography, 1975). It is scaled so that it tends to |F(G)|² S, with S of
+`docs/physics.md` in 1/GPa, where q → 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy import constants
+
+from tds2el.simulate.lattice.springs import SpringLattice
+
+Array = npt.NDArray[np.float64]
+Complex = npt.NDArray[np.complex128]
+
+# ω² in s⁻² of 1 N/m per u.
+_SQUARE = 1 / constants.atomic_mass
+# N/m in 1 GPa Å.
+_STIFFNESS = 0.1
+# Points of the zone along each axis: 8 give <u u> to some per cent, which is all that the Debye-Waller factor needs.
+_ZONE = 8
+
+
+@dataclass(frozen=True)
+class Scatterer:
+    """A spring lattice in a beam, at a temperature.
+
+    Parameters
+    ----------
+    lattice : SpringLattice
+    temperature : float
+        K.
+    """
+
+    lattice: SpringLattice
+    temperature: float
+
+    @cached_property
+    def displacements(self) -> Array:
+        """Mean products of displacements <u u> of each atom, Å² (n, 3, 3), averaged over a grid of the zone."""
+        squares, vectors = self.lattice.modes(self.lattice.zone(_ZONE))
+        strength = self._strength(squares)
+        each = vectors.reshape(len(vectors), -1, 3, vectors.shape[-1])
+        mean = np.einsum("qaij,qj,qakj->aik", each, strength, each.conj(), optimize=True).real / len(vectors)
+        # ħ coth/(2 m ω) = (kT/m) x coth x/ω², in Å².
+        metre2 = constants.k * self.temperature / (self.lattice.masses * constants.atomic_mass) / _SQUARE
+        return np.asarray(mean * (metre2 * 1e20)[:, None, None])
+
+    def form_factors(self, Q: Array) -> Array:
+        """f_a(|Q|) exp(−2π² Q·<uu>Q), electrons (n, atoms), at Q (n, 3): neutral atoms, Int. Tables C 6.1.1.4."""
+        import gemmi
+
+        squared = np.sum(Q**2, axis=1) / 4  # (sin θ/λ)²
+        of_element: dict[str, Array] = {}
+        for element in set(self.lattice.elements):
+            table = gemmi.Element(element).it92
+            of_element[element] = table.c + np.exp(-np.outer(squared, table.b)) @ np.array(table.a)
+        f = np.stack([of_element[element] for element in self.lattice.elements], axis=1)
+        exponent = 2 * np.pi**2 * np.einsum("ni,aij,nj->na", Q, self.displacements, Q, optimize=True)
+        return np.asarray(f * np.exp(-exponent))
+
+    def structure_factors(self, nodes: Array) -> Complex:
+        """F(G) in electrons per primitive cell, (n,), at nodes (n, 3) in Å⁻¹."""
+        phases = np.exp(2j * np.pi * (nodes @ self.lattice.positions.T))
+        return np.asarray(np.sum(self.form_factors(nodes) * phases, axis=1))
+
+    def one_phonon(self, q: Array, node: Array) -> Array:
+        """The one-phonon intensity round a node, electrons² per GPa.
+
+        Parameters
+        ----------
+        q : ndarray, shape (n, 3)
+            Q − G in Å⁻¹.
+        node : ndarray, shape (3,)
+            G in Å⁻¹.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+        """
+        lattice, Q = self.lattice, node + q
+        phases = np.exp(2j * np.pi * (lattice.positions @ node))
+        waves = self.form_factors(Q) * phases / np.sqrt(lattice.masses)
+        vertex = (waves[:, :, None] * Q[:, None, :]).reshape(len(q), -1)
+        squares, vectors = lattice.modes(q)
+        amplitude = np.einsum("ni,nij->nj", vertex.conj(), vectors)
+        total = np.sum(np.abs(amplitude) ** 2 * self._strength(squares), axis=1)
+        # 1/Γ of the unit cell: Mω² = (2π)² V Γ.
+        return np.asarray((2 * np.pi) ** 2 * _STIFFNESS * lattice.volume * total)
+
+    def _strength(self, squares: Array) -> Array:
+        """x coth x/ω² in u per N/m, with x = ħω/2kT."""
+        x = constants.hbar * np.sqrt(squares * _SQUARE) / (2 * constants.k * self.temperature)
+        return np.asarray(x / np.tanh(x) / squares)
