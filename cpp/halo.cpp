@@ -21,6 +21,7 @@ namespace py = pybind11;
 namespace {
 
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using Matrix = std::array<double, 9>;
 using Vector = std::array<double, 3>;
 
@@ -117,11 +118,52 @@ template <typename T> struct Crystal {
     }
 };
 
+// What the elastic limit is to be multiplied by, from simulate/lattice/halo_tables.py: cubic B-splines in a direction
+// (u, v) of three faces and the signed distance r along it.
+struct Ratios {
+    const float *coefficients = nullptr;  // (3, size, size, size); none: 1 everywhere
+    int size = 0, spare = 0;
+    float radius = 0;  // of the last place that is not spare
+
+    float at(const float *q) const {
+        int face = 0;
+        for (int i = 1; i < 3; ++i)
+            if (std::abs(q[i]) > std::abs(q[face])) face = i;
+        const float main = q[face];
+        if (main == 0.0f) return 1.0f;
+        const float length = std::sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2]);
+        const float place[3] = {q[(face + 1) % 3] / main, q[(face + 2) % 3] / main, std::copysign(length, main) / radius};
+        const float half = 0.5f * float(size - 1 - 2 * spare), middle = 0.5f * float(size - 1);
+        int first[3];
+        float weights[3][4];
+        for (int axis = 0; axis < 3; ++axis) {
+            const float x = place[axis] * half + middle;
+            first[axis] = std::min(std::max(int(x) - 1, 0), size - 4);
+            const float t = x - float(first[axis] + 1), s = 1.0f - t;
+            weights[axis][0] = s * s * s / 6.0f;
+            weights[axis][1] = (4.0f - 6.0f * t * t + 3.0f * t * t * t) / 6.0f;
+            weights[axis][2] = (4.0f - 6.0f * s * s + 3.0f * s * s * s) / 6.0f;
+            weights[axis][3] = t * t * t / 6.0f;
+        }
+        float sum = 0;
+        for (int i = 0; i < 4; ++i)
+            for (int j = 0; j < 4; ++j) {
+                const std::ptrdiff_t row = (std::ptrdiff_t(face) * size + first[0] + i) * size + first[1] + j;
+                const float *c = coefficients + row * size + first[2];
+                float line = 0;
+                for (int k = 0; k < 4; ++k) line += weights[2][k] * c[k];
+                sum += weights[0][i] * weights[1][j] * line;
+            }
+        return sum;
+    }
+};
+
 // One node seen from one tile in one orientation: q = rotation · d + offset for a pixel at d from the tile's centre.
 struct View {
     float rotation[9], offset[3], node[3];
     float strength;             // f_G times the weight of this orientation
     float inner2, outer2;       // squares of the radii between which the halo fades
+    Ratios ratios;
 };
 
 TDS2EL_WIDE void add_view(const Crystal<float> &crystal, const View &v, const Batch<float> &d, int count, float *sum) {
@@ -139,6 +181,12 @@ TDS2EL_WIDE void add_view(const Crystal<float> &crystal, const View &v, const Ba
         weight[i] = v.strength * fade * fade * (3.0f - 2.0f * fade);
     }
     crystal.strength(q, Q, count, S);
+    if (v.ratios.coefficients)
+        for (int i = 0; i < count; ++i)
+            if (weight[i] > 0.0f) {
+                const float at[3] = {q.x[i], q.y[i], q.z[i]};
+                S[i] *= v.ratios.at(at);
+            }
     for (int i = 0; i < count; ++i) sum[i] += weight[i] * S[i];
 }
 
@@ -191,7 +239,7 @@ Doubles scattering_image(const Doubles &q_lab, const Doubles &lab_to_crystal, co
                          const Doubles &block_weights, const Doubles &nodes, const Doubles &halo_factors,
                          const Doubles &peak_heights, const Doubles &peak_precisions, double peak_reach,
                          const Doubles &stiffness, double thermal, double cut_radius, double fade_radius,
-                         double near_angle) {
+                         double near_angle, const Floats &ratios, int spare) {
     expect(q_lab.ndim() == 3 && q_lab.shape(2) == 3, "q_lab must have the shape (rows, columns, 3)");
     expect(lab_to_crystal.ndim() == 3 && lab_to_crystal.shape(0) % 2 == 1, "an odd number of sub-steps is needed");
     expect(nodes.ndim() == 2 && nodes.shape(1) == 3, "nodes must have the shape (n, 3)");
@@ -199,10 +247,17 @@ Doubles scattering_image(const Doubles &q_lab, const Doubles &lab_to_crystal, co
     expect(halo_factors.size() == n_nodes && peak_heights.size() == n_nodes && peak_precisions.size() == 9 * n_nodes,
            "every node needs a halo factor, a peak height and a precision matrix");
     expect(blocks.size() == 9 * n_blocks && stiffness.size() == 36, "blocks are (m, 3, 3), stiffness is (6, 6)");
+    const bool exact = ratios.size() > 0;
+    expect(!exact || (ratios.ndim() == 5 && ratios.shape(0) == n_nodes && ratios.shape(1) == 3 &&
+                      ratios.shape(2) == ratios.shape(4) && ratios.shape(3) == ratios.shape(4) &&
+                      ratios.shape(4) >= 5 + 2 * spare && spare >= 1),
+           "ratios are (n, 3, size, size, size) with at least one spare place on either side");
     const py::ssize_t rows = q_lab.shape(0), columns = q_lab.shape(1);
     Doubles out({rows, columns});
     double *image = out.mutable_data();
     const double *lab = q_lab.data();
+    const float *ratio_data = exact ? ratios.data() : nullptr;
+    const py::ssize_t size = exact ? ratios.shape(4) : 0;
 
     py::gil_scoped_release release;
     // An estimate of Γ's largest eigenvalue over a, from the diagonal of C: it only decides on the number of terms.
@@ -256,6 +311,7 @@ Doubles scattering_image(const Doubles &q_lab, const Doubles &lab_to_crystal, co
                 View view;
                 view.inner2 = float(cut_radius * cut_radius), view.outer2 = float(fade_radius * fade_radius);
                 for (int i = 0; i < 3; ++i) view.node[i] = float(G[n][i]);
+                if (exact) view.ratios = {ratio_data + n * 3 * size * size * size, int(size), spare, float(fade_radius)};
                 const std::size_t n_views = near ? orientations.size() : 1;
                 for (std::size_t o = 0; o < n_views; ++o) {
                     const Matrix &m = near ? orientations[o] : middle;
@@ -296,6 +352,6 @@ void register_halo(py::module_ &m) {
     m.def("scattering_image", &scattering_image, py::arg("q_lab"), py::arg("lab_to_crystal"), py::arg("blocks"),
           py::arg("block_weights"), py::arg("nodes"), py::arg("halo_factors"), py::arg("peak_heights"),
           py::arg("peak_precisions"), py::arg("peak_reach"), py::arg("stiffness"), py::arg("thermal"),
-          py::arg("cut_radius"), py::arg("fade_radius"), py::arg("near_angle"),
+          py::arg("cut_radius"), py::arg("fade_radius"), py::arg("near_angle"), py::arg("ratios"), py::arg("spare"),
           "Intensity (rows, columns) of one frame: halos and Bragg peaks of all nodes.");
 }

@@ -31,6 +31,8 @@ def scattering_image(
     cut_radius: float,
     fade_radius: float,
     near_angle: float,
+    ratios: npt.NDArray[np.float32],  # (n, 3, m, m, m), or empty
+    spare: int,
 ) -> npt.NDArray[np.float64]: ...
 
 # points

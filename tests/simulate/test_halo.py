@@ -101,5 +101,6 @@ def test_no_node_no_intensity() -> None:
     image = _core.scattering_image(
         np.full((3, 4, 3), 0.1), np.eye(3)[None], np.eye(3)[None], [1.0], np.empty((0, 3)), [], [],
         np.empty((0, 3, 3)), 0.01, np.eye(6), 40.0, 0.3, 0.4, 0.1,
+        np.empty(0, np.float32), 0,
     )  # fmt: skip
     np.testing.assert_array_equal(image, np.zeros((3, 4)))

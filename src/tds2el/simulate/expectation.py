@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tds2el import _core
 from tds2el.crystal.cell import longest_reciprocal
-from tds2el.crystal.centring import allowed, allowed_nodes
+from tds2el.crystal.centring import allowed, allowed_nodes, lattice_letter, nearest_allowed
 from tds2el.crystal.elasticity import TensorStructure, tensor_structure
 from tds2el.crystal.frames import rotate, standard_frame
 from tds2el.crystal.symmetry import PointGroup, point_group
@@ -26,6 +26,9 @@ from tds2el.simulate.crystal import (
     squared_structure_factors,
 )
 from tds2el.simulate.disturbances import air_and_slits, transmission
+from tds2el.simulate.lattice.examples import EXAMPLES
+from tds2el.simulate.lattice.halo_tables import SPARE, halo_tables
+from tds2el.simulate.lattice.scattering import Scatterer
 from tds2el.simulate.mosaic import mosaic_blocks
 from tds2el.simulate.options import Scan
 
@@ -40,6 +43,8 @@ _NEAR = 40.0
 _PEAK_HEIGHT = 10.0
 _PEAK_REACH = 8.0
 _REFILLS = 3
+# |F|² of nodes of a spring lattice is at least so much of that of the direct beam.
+_WEAKEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,32 @@ class VirtualScan:
     def thermal(self) -> float:
         """a = ρ(kT/ħ)² in GPa Å⁻²."""
         return thermal_stiffness(self.scan.Temperature, self.scan.density)
+
+    @cached_property
+    def scatterer(self) -> Scatterer | None:
+        """The crystal of springs whose exact dynamics takes the place of the elastic limit, if there is one."""
+        return None if self.scan.lattice is None else Scatterer(EXAMPLES[self.scan.lattice](), self.scan.Temperature)
+
+    @cached_property
+    def halo_tables(self) -> npt.NDArray[np.float32]:
+        """By what the halos of `hkl` differ from the elastic limit; empty for a crystal of constants.
+
+        Raises
+        ------
+        InputError
+            If halos that fade out beyond cut_radius would meet: exact intensities hold those of the neighbours already.
+        """
+        if self.scatterer is None:
+            return np.empty(0, dtype=np.float32)
+        centring = lattice_letter(self.scan.centring)
+        largest = nearest_allowed(np.zeros(3, dtype=np.int64), self.scan.cell, centring)[1] / 2 / _FADE
+        if self.scan.cut_radius > largest:
+            raise InputError(
+                f"cut_radius = {self.scan.cut_radius:g}: with a lattice halos must not meet; give {largest:.4f} or less"
+            )
+        return halo_tables(
+            self.scatterer, self._halos.nodes, self._halos.structure, self.thermal, _FADE * self.scan.cut_radius
+        )
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -204,6 +235,8 @@ class VirtualScan:
             self.scan.cut_radius,
             _FADE * self.scan.cut_radius,
             _NEAR * blur,
+            self.halo_tables,
+            SPARE,
         )
 
     def expected(self, frame: int) -> Array:
@@ -244,7 +277,13 @@ class VirtualScan:
         return self._halos_of(allowed_nodes(self.group.cell, self.scan.centring, reach))
 
     def _halos_of(self, hkl: Indices) -> Halos:
-        structure = squared_structure_factors(hkl, self.group, self.scan.seed, self.scan.debye_waller)
+        if self.scatterer is None:
+            structure = squared_structure_factors(hkl, self.group, self.scan.seed, self.scan.debye_waller)
+        else:
+            structure = np.abs(self.scatterer.structure_factors(hkl @ self.group.cell.B.T)) ** 2
+            origin = float(np.abs(self.scatterer.structure_factors(np.zeros((1, 3)))[0]) ** 2)
+            # Where F vanishes a table, which is relative to it, must still hold what the optic modes scatter.
+            structure = np.maximum(structure, _WEAKEST * origin)
         middle = (self.scan.DeltaQ_min + self.scan.DeltaQ_max) / 2 * longest_reciprocal(self.group.cell)
         return halos(hkl, self.group, structure, self.stiffness, self.thermal, middle)
 

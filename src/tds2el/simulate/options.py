@@ -11,13 +11,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tds2el import kinds
-from tds2el.crystal.cell import Cell
+from tds2el.crystal.cell import CELL_OPTIONS, Cell
+from tds2el.crystal.elasticity import tensor_structure
+from tds2el.crystal.symmetry import point_group
 from tds2el.errors import InputError
 from tds2el.kinds import Option
 from tds2el.options import BY_NAME, TABLE
 from tds2el.parfile import read_parfile
 from tds2el.settings import Experiment
 from tds2el.simulate import scan_kinds
+from tds2el.simulate.lattice.examples import EXAMPLES
 from tds2el.simulate.scan_kinds import SecondLattice, Shadow
 
 SCAN_TABLE: dict[str, tuple[Option, ...]] = {
@@ -25,6 +28,13 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
     "Crystal": (
         *(option for option in TABLE["Crystal"] if option.name != "centring"),
         Option("centring", kinds.TEXT, "P", "the allowed nodes: P A B C I F R or a space group"),
+        Option(
+            "lattice",
+            kinds.choice(None, *EXAMPLES),
+            None,
+            "a crystal of atoms and springs, which settles the rest of this table but Temperature and mosaicity; its "
+            "halos are those of exact dynamics",
+        ),
         Option(
             "constants",
             scan_kinds.CONSTANTS,
@@ -171,6 +181,7 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
     ),
 }
 _BY_NAME = {option.name: option for group in SCAN_TABLE.values() for option in group}
+_OF_LATTICE = ("ascii_generators", "centring", "density", "constants", "elastic_tensor", "debye_waller")
 _NEEDED = ("n_frames", "output_folder", "ascii_generators")
 
 
@@ -189,6 +200,7 @@ class Scan:
     centring: str
     Temperature: float
     density: float
+    lattice: str | None
     constants: dict[str, float] | None
     elastic_tensor: tuple[tuple[float, ...], ...] | None
     tensor_frame: str
@@ -284,6 +296,7 @@ def scan_from_values(values: dict[str, object], source: str) -> Scan:
     InputError
         If a needed option is missing or options contradict each other.
     """
+    values = _with_lattice(values, source)
     for option in _BY_NAME.values():
         if option.name not in values and ("harvest" in option.needed or option.name in _NEEDED):
             unit = f" ({option.unit})" if option.unit else ""
@@ -308,6 +321,26 @@ def scan_from_values(values: dict[str, object], source: str) -> Scan:
     return scan
 
 
+def _with_lattice(values: dict[str, object], source: str) -> dict[str, object]:
+    """With what `lattice` settles: cell, symmetry, density and constants."""
+    name = values.get("lattice")
+    if not isinstance(name, str):
+        return values
+    for given in (*CELL_OPTIONS, *_OF_LATTICE):
+        if values.get(given) is not None:
+            raise InputError(f'{source}: {given} is settled by lattice = "{name}"; take one of them out')
+    lattice = EXAMPLES[name]()
+    structure = tensor_structure(point_group(lattice.point_group, lattice.cell, lattice.space_group))
+    return {
+        **values,
+        **dict(zip(CELL_OPTIONS, lattice.cell.parameters, strict=True)),
+        "ascii_generators": lattice.point_group,
+        "centring": lattice.space_group,
+        "density": lattice.density,
+        "constants": dict(zip(structure.names, structure.constants(lattice.tensor).tolist(), strict=True)),
+    }
+
+
 def _unknown(name: str, where: str) -> InputError:
     nearest = difflib.get_close_matches(name.casefold(), {n.casefold(): n for n in _BY_NAME}, n=1)
     folded = {n.casefold(): n for n in _BY_NAME}
@@ -328,6 +361,11 @@ intensity of `docs/physics.md` round every allowed node G; f_G is proportional t
 reflections that are equivalent by symmetry. Bragg peaks are Gaussians in Q that exceed `count_cutoff` and are clipped
 there. Every frame is averaged over the orientations that it sweeps, and over mosaic blocks if there are any; far from a
 node, where its halo is smooth, the middle of the frame stands for the average (to a few 1e-4 of that halo).
+
+With `lattice`, S_G is the one-phonon intensity of all branches of a crystal of atoms and springs, over |F_G|², whose
+elastic constants are those of its springs: it tends to the elastic limit of `docs/physics.md` where q → 0, and departs
+from it by what fits of real crystals meet. f_G is then proportional to the |F_G|² of these atoms. Intensities come from
+tables that are right to 1e-4.
 
 Disturbances are off unless asked for. With them, expected counts are
 T·(κ·(Σ f_G S_G + fraction·Σ' f_G S_G + background) + monitor·structured_background·p).

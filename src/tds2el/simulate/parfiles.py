@@ -80,6 +80,8 @@ def truth(virtual: VirtualScan, mask_ranges: list[MaskRange]) -> dict[str, objec
         "spots": virtual.spots.tolist(),
         "spot_factors_GPa": virtual.spot_factors.tolist(),
     }
+    if scan.lattice is not None:
+        known["lattice"] = scan.lattice
     if scan.second_lattice is not None:
         known["second_lattice"] = scan.second_lattice._asdict()
     if scan.zingers:

@@ -105,7 +105,7 @@ def simulate_scan(
 
 def _prepare(virtual: VirtualScan) -> None:
     """Find mistakes in the options before the first frame, and make the folders."""
-    _ = virtual.halo_factors, virtual.corrections, virtual.structured_background
+    _ = virtual.halo_factors, virtual.halo_tables, virtual.corrections, virtual.structured_background
     scan = virtual.scan
     check_written_cell(scan)
     _make_folder(scan.output_folder / "frames", "scan_*.cbf", {frame_name(n) for n in range(scan.n_frames)})

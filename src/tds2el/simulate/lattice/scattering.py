@@ -84,15 +84,27 @@ class Scatterer:
         -------
         ndarray, shape (n,)
         """
-        lattice, Q = self.lattice, node + q
-        phases = np.exp(2j * np.pi * (lattice.positions @ node))
-        waves = self.form_factors(Q) * phases / np.sqrt(lattice.masses)
-        vertex = (waves[:, :, None] * Q[:, None, :]).reshape(len(q), -1)
-        squares, vectors = lattice.modes(q)
-        amplitude = np.einsum("ni,nij->nj", vertex.conj(), vectors)
-        total = np.sum(np.abs(amplitude) ** 2 * self._strength(squares), axis=1)
+        intensity: Array = self.one_phonon_round(node[None], q)[0]
+        return intensity
+
+    def one_phonon_round(self, nodes: Array, q: Array) -> Array:
+        """The same at equal q (n, 3) round several nodes (m, 3), which share the modes: (m, n)."""
+        lattice = self.lattice
+        found = np.empty((len(nodes), len(q)))
+        root = np.sqrt(lattice.masses)
+        block = lattice.block
+        for start in range(0, len(q), block):
+            part = slice(start, start + block)
+            squares, vectors = lattice.modes(q[part])
+            strength = self._strength(squares)
+            for number, node in enumerate(nodes):
+                Q = node + q[part]
+                waves = self.form_factors(Q) * np.exp(2j * np.pi * (lattice.positions @ node)) / root
+                vertex = (waves[:, :, None] * Q[:, None, :]).reshape(len(Q), 1, -1)
+                amplitude = (vertex.conj() @ vectors)[:, 0]
+                found[number, part] = np.sum(np.abs(amplitude) ** 2 * strength, axis=1)
         # 1/Γ of the unit cell: Mω² = (2π)² V Γ.
-        return np.asarray((2 * np.pi) ** 2 * _STIFFNESS * lattice.volume * total)
+        return np.asarray((2 * np.pi) ** 2 * _STIFFNESS * lattice.volume * found)
 
     def _strength(self, squares: Array) -> Array:
         """x coth x/ω² in u per N/m, with x = ħω/2kT."""

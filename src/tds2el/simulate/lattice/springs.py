@@ -205,10 +205,14 @@ class SpringLattice:
         matrix = np.cos(phase) @ flat + 1j * (np.sin(phase) @ flat)
         return np.asarray(own - matrix.reshape(len(q), *own.shape))
 
+    @property
+    def block(self) -> int:
+        """How many q are worked on at once, so that their matrices stay small."""
+        return max(1, _ENTRIES // (3 * len(self.masses)) ** 2)
+
     def modes(self, q: Array) -> tuple[Array, Complex]:
         """ω² (n, m) in N/m per u and eigenvectors, in columns, (n, m, m) of all branches at q (n, 3) in Å⁻¹."""
-        size = 3 * len(self.masses)
-        block = max(1, _ENTRIES // size**2)
+        size, block = 3 * len(self.masses), self.block
         squares, vectors = np.empty((len(q), size)), np.empty((len(q), size, size), dtype=complex)
         for start in range(0, len(q), block):
             part = slice(start, start + block)
