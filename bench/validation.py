@@ -43,13 +43,14 @@ LONGEST = 1.6
 """Largest |G|, Å⁻¹."""
 SPOTS = 24
 START = 1.1
-SHAPE, FRAMES = (619, 487), 1800
+SHAPE, FRAMES = (1043, 981), 1800
 SCAN = Experiment(
-    pixel_size=0.172, dist=100.0, lmbda=0.7, det_origin_X=309.0, det_origin_Y=243.0, phi=0.05, angular_step=0.1,
+    pixel_size=0.172, dist=100.0, lmbda=0.45, det_origin_X=521.0, det_origin_Y=490.0, phi=0.05, angular_step=0.1,
     r1=20.0, r2=35.0, r3=10.0, beam_tilt_angle=0.0, d1=0.0, d2=0.0, theta=0.0, theta_offset=0.0, omega=0.0,
     omega_offset=0.0, alpha=0.0, beta=0.0, kappa=0.0, orientation_codes=0, pol_degree=1.0,
     normal_to_pol=(0.0, 0.0, 1.0),
 )  # fmt: skip
+"""Half a turn before a detector of a million pixels."""
 
 
 @dataclass(frozen=True)
