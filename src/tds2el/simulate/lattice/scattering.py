@@ -45,25 +45,14 @@ class Scatterer:
     def displacements(self) -> Array:
         """Mean products of displacements <u u> of each atom, Å² (n, 3, 3), averaged over a grid of the zone."""
         squares, vectors = self.lattice.modes(self.lattice.zone(_ZONE))
-        strength = self._strength(squares)
-        each = vectors.reshape(len(vectors), -1, 3, vectors.shape[-1])
-        mean = np.einsum("qaij,qj,qakj->aik", each, strength, each.conj(), optimize=True).real / len(vectors)
-        # ħ coth/(2 m ω) = (kT/m) x coth x/ω², in Å².
-        metre2 = constants.k * self.temperature / (self.lattice.masses * constants.atomic_mass) / _SQUARE
-        return np.asarray(mean * (metre2 * 1e20)[:, None, None])
+        mean = mean_products(self.lattice, squares, vectors, self.temperature).mean(axis=0).real
+        n = len(self.lattice.masses)
+        return np.stack([mean[3 * a : 3 * a + 3, 3 * a : 3 * a + 3] for a in range(n)])
 
     def form_factors(self, Q: Array) -> Array:
-        """f_a(|Q|) exp(−2π² Q·<uu>Q), electrons (n, atoms), at Q (n, 3): neutral atoms, Int. Tables C 6.1.1.4."""
-        import gemmi
-
-        squared = np.sum(Q**2, axis=1) / 4  # (sin θ/λ)²
-        of_element: dict[str, Array] = {}
-        for element in set(self.lattice.elements):
-            table = gemmi.Element(element).it92
-            of_element[element] = table.c + np.exp(-np.outer(squared, table.b)) @ np.array(table.a)
-        f = np.stack([of_element[element] for element in self.lattice.elements], axis=1)
+        """f_a(|Q|) exp(−2π² Q·<uu>Q), electrons (n, atoms), at Q (n, 3)."""
         exponent = 2 * np.pi**2 * np.einsum("ni,aij,nj->na", Q, self.displacements, Q, optimize=True)
-        return np.asarray(f * np.exp(-exponent))
+        return np.asarray(form_factors_at_rest(self.lattice, Q) * np.exp(-exponent))
 
     def structure_factors(self, nodes: Array) -> Complex:
         """F(G) in electrons per primitive cell, (n,), at nodes (n, 3) in Å⁻¹."""
@@ -96,7 +85,7 @@ class Scatterer:
         for start in range(0, len(q), block):
             part = slice(start, start + block)
             squares, vectors = lattice.modes(q[part])
-            strength = self._strength(squares)
+            strength = thermal_strength(squares, self.temperature)
             for number, node in enumerate(nodes):
                 Q = node + q[part]
                 waves = self.form_factors(Q) * np.exp(2j * np.pi * (lattice.positions @ node)) / root
@@ -106,7 +95,38 @@ class Scatterer:
         # 1/Γ of the unit cell: Mω² = (2π)² V Γ.
         return np.asarray((2 * np.pi) ** 2 * _STIFFNESS * lattice.volume * found)
 
-    def _strength(self, squares: Array) -> Array:
-        """x coth x/ω² in u per N/m, with x = ħω/2kT."""
-        x = constants.hbar * np.sqrt(squares * _SQUARE) / (2 * constants.k * self.temperature)
-        return np.asarray(x / np.tanh(x) / squares)
+
+def form_factors_at_rest(lattice: SpringLattice, Q: Array) -> Array:
+    """f_a(|Q|), electrons (n, atoms), at Q (n, 3): neutral atoms, International Tables C 6.1.1.4."""
+    import gemmi
+
+    squared = np.sum(Q**2, axis=1) / 4  # (sin θ/λ)²
+    of_element: dict[str, Array] = {}
+    for element in set(lattice.elements):
+        table = gemmi.Element(element).it92
+        of_element[element] = table.c + np.exp(-np.outer(squared, table.b)) @ np.array(table.a)
+    return np.stack([of_element[element] for element in lattice.elements], axis=1)
+
+
+def mean_products(lattice: SpringLattice, squares: Array, vectors: Complex, temperature: float) -> Complex:
+    """<u_a u_b*> of the modes of each q, Å² (n, 3 atoms, 3 atoms): ħ coth(ħω/2kT)/2ω of each, over √(m_a m_b).
+
+    Parameters
+    ----------
+    lattice : SpringLattice
+    squares, vectors : ndarray
+        As `SpringLattice.modes` gives them.
+    temperature : float
+        K.
+    """
+    # kT/mω² in Å² from ω² in N/m per u.
+    scale = constants.k * temperature * 1e20
+    root = np.repeat(np.sqrt(lattice.masses), 3)
+    weighted = vectors * (scale * thermal_strength(squares, temperature))[:, None, :]
+    return np.asarray(weighted @ vectors.conj().transpose(0, 2, 1) / np.outer(root, root))
+
+
+def thermal_strength(squares: Array, temperature: float) -> Array:
+    """x coth x/ω² in u per N/m, with x = ħω/2kT, from ω² in N/m per u."""
+    x = constants.hbar * np.sqrt(squares * _SQUARE) / (2 * constants.k * temperature)
+    return np.asarray(x / np.tanh(x) / squares)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -126,6 +127,19 @@ class SpringLattice:
         import gemmi
 
         return np.array([gemmi.Element(element).weight for element in self.elements])
+
+    @cached_property
+    def primitive(self) -> Array:
+        """Rows: three short vectors that span the lattice, Å (3, 3)."""
+        steps = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), -1).reshape(-1, 3)
+        vectors = (steps[:, None] + self.centring).reshape(-1, 3) @ self.cell.A
+        vectors = vectors[np.argsort(np.linalg.norm(vectors, axis=1), kind="stable")][1:]
+        for third in range(2, len(vectors)):
+            for first, second in combinations(range(third), 2):
+                basis = vectors[[first, second, third]]
+                if np.isclose(abs(np.linalg.det(basis)), self.volume):
+                    return np.asarray(basis)
+        raise AssertionError("a lattice has a basis among its short vectors")
 
     @cached_property
     def volume(self) -> float:
