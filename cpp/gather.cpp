@@ -9,9 +9,7 @@
 #include <string>
 #include <variant>
 
-#include "bitshuffle.h"
-#include "cbf.h"
-#include "file_bytes.h"
+#include "frame_source.h"
 #include "region.h"
 #include "team.h"
 
@@ -37,53 +35,10 @@ std::vector<Vector> to_vectors(const dense<double> &a) {
     return vectors;
 }
 
-// Type of a pixel, as numpy tells it.
-struct PixelType {
-    char kind;
-    int width;
-};
-
-// Calls use(T{}) with the type.
-template <class Use> void with_type(PixelType type, const Use &use) {
-    switch (type.kind << 8 | type.width) {
-        case 'i' << 8 | 1: return use(std::int8_t{});
-        case 'i' << 8 | 2: return use(std::int16_t{});
-        case 'i' << 8 | 4: return use(std::int32_t{});
-        case 'i' << 8 | 8: return use(std::int64_t{});
-        case 'b' << 8 | 1:
-        case 'u' << 8 | 1: return use(std::uint8_t{});
-        case 'u' << 8 | 2: return use(std::uint16_t{});
-        case 'u' << 8 | 4: return use(std::uint32_t{});
-        case 'u' << 8 | 8: return use(std::uint64_t{});
-        case 'f' << 8 | 4: return use(float{});
-        case 'f' << 8 | 8: return use(double{});
-        default: throw std::invalid_argument("a frame of this type cannot be gathered");
-    }
-}
-
-// Where a frame is.
-struct CbfFile {
-    std::string path;
-};
-struct Chunk {  // of an HDF5 file, compressed by bitshuffle and LZ4
-    std::string path;
-    std::uint64_t offset, size;
-    PixelType type;
-};
-struct Image {  // in memory
-    const void *pixels;
-    PixelType type;
-};
-using Source = std::variant<CbfFile, Chunk, Image>;
-
 // What one thread keeps from frame to frame.
 struct Reader {
     Gatherer gatherer;
-    FileBytes file;
-    std::vector<std::int32_t> cbf_image;
-    std::unique_ptr<std::uint8_t[]> chunk_image;
-    std::size_t chunk_image_size = 0;
-    bitshuffle::Block block;
+    FrameReader frame;
     Runs runs, spans;
 };
 
@@ -134,7 +89,7 @@ class RegionGatherer {
                 throw std::invalid_argument("a region or blob is out of range");
         }
         std::vector<Source> where;
-        for (const py::handle &source : sources) where.push_back(to_source(source));
+        for (const py::handle &source : sources) where.push_back(to_source(source, {shells_.rows, shells_.columns}));
         if (found_.size() < where.size()) found_.resize(where.size());
         std::vector<std::optional<std::string>> faults(where.size());
         {
@@ -147,8 +102,7 @@ class RegionGatherer {
                 const Visits visits{blobs.data() + first, regions.data() + 4 * first, end - first,
                                     to_matrix(turns.data() + 9 * i)};
                 try {
-                    std::visit([&](const auto &source) { read(source, visits, reader, found); },
-                               where[static_cast<std::size_t>(i)]);
+                    read(where[static_cast<std::size_t>(i)], visits, reader, found);
                 } catch (const Foreign &) {
                     faults[static_cast<std::size_t>(i)] = "";
                 } catch (const std::exception &error) {  // damaged, or no memory
@@ -226,59 +180,16 @@ class RegionGatherer {
         }
     };
 
-    Source to_source(const py::handle &source) const {
-        if (py::isinstance<py::str>(source)) return CbfFile{source.cast<std::string>()};
-        if (py::isinstance<py::tuple>(source)) {
-            const auto [path, offset, size, type] =
-                source.cast<std::tuple<std::string, std::uint64_t, std::uint64_t, py::dtype>>();
-            return Chunk{path, offset, size, {type.kind(), static_cast<int>(type.itemsize())}};
-        }
-        const auto image = source.cast<py::array>();
-        if (image.ndim() != 2 || image.shape(0) != shells_.rows || image.shape(1) != shells_.columns ||
-            !(image.flags() & py::array::c_style))
-            throw std::invalid_argument("the frame and the mask differ in shape, or the frame is not contiguous");
-        const PixelType type{image.dtype().kind(), static_cast<int>(image.dtype().itemsize())};
-        with_type(type, [](auto) {});
-        return Image{image.data(), type};
-    }
-
     static bool is_narrow(const Source &source) {
         if (std::holds_alternative<CbfFile>(source)) return true;
         const PixelType type = std::holds_alternative<Chunk>(source) ? std::get<Chunk>(source).type : std::get<Image>(source).type;
         return type.kind == 'b' || (type.kind == 'i' && type.width <= 4) || (type.kind == 'u' && type.width <= 2);
     }
 
-    void read(const CbfFile &source, const Visits &visits, Reader &reader, Gathered &found) const {
-        if (!reader.file.read_first(source.path)) throw Foreign{};
-        const cbf::Section section = cbf::find_section(reader.file);
-        if (section.rows != shells_.rows || section.columns != shells_.columns) throw Foreign{};
-        reader.cbf_image.resize(static_cast<std::size_t>(shells_.rows * shells_.columns));
-        find_runs(visits, reader);
-        cbf::decode(section, reader.file, reader.runs, reader.cbf_image.data());
-        reader.file.close();
-        gather(reader.cbf_image.data(), visits, reader, found);
-    }
-
-    void read(const Chunk &source, const Visits &visits, Reader &reader, Gathered &found) const {
-        if (!reader.file.read(source.path, source.offset, source.size)) throw Foreign{};
-        const std::int64_t n = shells_.rows * shells_.columns;
-        const auto bytes = static_cast<std::size_t>(n * source.type.width);
-        if (reader.chunk_image_size < bytes) {
-            reader.chunk_image.reset(new std::uint8_t[bytes]);
-            reader.chunk_image_size = bytes;
-        }
-        find_runs(visits, reader);
-        bitshuffle::decode(reader.file.data(), reader.file.size(), n, source.type.width, reader.runs,
-                           reader.chunk_image.get(), reader.block);
-        with_type(source.type, [&](auto pixel) {
-            gather(reinterpret_cast<const decltype(pixel) *>(reader.chunk_image.get()), visits, reader, found);
-        });
-    }
-
-    void read(const Image &source, const Visits &visits, Reader &reader, Gathered &found) const {
-        with_type(source.type, [&](auto pixel) {
-            gather(static_cast<const decltype(pixel) *>(source.pixels), visits, reader, found);
-        });
+    void read(const Source &source, const Visits &visits, Reader &reader, Gathered &found) const {
+        if (!std::holds_alternative<Image>(source)) find_runs(visits, reader);
+        reader.frame.read(source, {shells_.rows, shells_.columns}, reader.runs,
+                          [&](const auto *image) { gather(image, visits, reader, found); });
     }
 
     template <class T> void gather(const T *image, const Visits &visits, Reader &reader, Gathered &found) const {

@@ -4,6 +4,7 @@ import contextlib
 import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from tds2el.errors import InputError
 from tds2el.experiment import angles, headers, images
 from tds2el.experiment.headers import Headers
+from tds2el.parallel import World
 from tds2el.settings import FrameSettings
 
 
@@ -253,6 +255,21 @@ def scan_files(files: Sequence[str], threads: int = 1) -> Headers:
         parts += [headers.single_frames(files[begin:i], numbers[begin:i]), *several]
         begin = i + 1
     return headers.joined([*parts, headers.single_frames(files[begin:], numbers[begin:])])
+
+
+def scan_together(frames: FrameSettings, threads: int, world: World) -> Headers:
+    """The headers of all frames of a series, each read by one rank (collective).
+
+    Raises
+    ------
+    InputError
+        On all ranks alike: no file is found, or one cannot be read.
+    """
+    # One rank lists the folder: if many do at once they wait for each other, and what they see may differ.
+    files = world.gather_all(world.attempt(lambda: frame_files(frames) if world.rank == 0 else []))[0]
+    share = np.array_split(np.arange(len(files)), world.size)[world.rank]
+    own = world.attempt(lambda: scan_files([files[i] for i in share], threads))
+    return world.attempt(partial(headers.joined, world.gather_all(own)))
 
 
 def _several_frames(path: str, head: bytes) -> list[Headers]:

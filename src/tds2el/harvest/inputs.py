@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,9 @@ from tds2el.crystal.centring import neighbour_vectors
 from tds2el.crystal.symmetry import point_group, with_replicas
 from tds2el.errors import InputError
 from tds2el.experiment.background import Background, read_background
-from tds2el.experiment.frames import FrameSeries, frame_files, open_frame_series, scan_files
+from tds2el.experiment.frames import FrameSeries, open_frame_series, scan_together
 from tds2el.experiment.geometry import Geometry
-from tds2el.experiment.headers import Headers, joined
+from tds2el.experiment.headers import Headers
 from tds2el.experiment.mask import FrameMasks, read_mask, read_ranges
 from tds2el.experiment.maxima import reflections_of_file
 from tds2el.experiment.monitor import read_normalisation
@@ -128,17 +127,13 @@ def read_headers(settings: Settings, threads: int, world: World) -> Headers:
         On all ranks alike: what a harvest needs is missing, or a file cannot be read.
     """
 
-    def find() -> list[str]:
+    def check() -> FrameSettings:
         _, _, frames, cell, _, _ = _required(settings)
         if settings.harvest.collectSpots != "auto":
             reflections(settings.harvest, settings.crystal, cell)
-        # One rank lists the folder: if many do at once they wait for each other, and what they see may differ.
-        return frame_files(frames) if world.rank == 0 else []
+        return frames
 
-    files = world.gather_all(world.attempt(find))[0]
-    share = np.array_split(np.arange(len(files)), world.size)[world.rank]
-    own = world.attempt(lambda: scan_files([files[i] for i in share], threads))
-    return world.attempt(partial(joined, world.gather_all(own)))
+    return scan_together(world.attempt(check), threads, world)
 
 
 def prepare(settings: Settings, scan: ScanInputs | None = None, scanned: Headers | None = None) -> Inputs:
@@ -242,7 +237,7 @@ def read_scan(settings: Settings, scanned: Headers | None = None) -> ScanInputs:
         geometry=geometry,
         cell=cell,
         series=series,
-        masks=_masks(frames, series, background),
+        masks=frame_masks(frames, series, background),
         denominator=denominator,
         background=background,
         delta_min=delta_min,
@@ -306,7 +301,8 @@ def reflections(
     return hkl, n_listed, source
 
 
-def _masks(frames: FrameSettings, series: FrameSeries, background: Background | None) -> FrameMasks:
+def frame_masks(frames: FrameSettings, series: FrameSeries, background: Background | None) -> FrameMasks:
+    """The masks of all frames, from filter_file, filter_ranges, the frames' own files and those of the background."""
     mask = np.ones(series.shape, dtype=np.bool_)
     if frames.filter_file is not None:
         mask &= read_mask(frames.filter_file, series.shape)

@@ -1,0 +1,195 @@
+"""From a scan to volume.h5, on one process or MPI ranks, in as many passes over the frames as the memory asks for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+
+from tds2el.errors import InputError
+from tds2el.experiment.frames import frame_files, scan_together
+from tds2el.node_memory import NodeSums
+from tds2el.output import replaced, writing
+from tds2el.parallel import World
+from tds2el.progress import Stage
+from tds2el.settings import Settings
+from tds2el.volume.collect import FrameCollector
+from tds2el.volume.file import CHUNK, Source, VolumeWriter
+from tds2el.volume.inputs import VolumeInputs, output_path, prepare
+from tds2el.volume.sums import IntArray, Voxels, voxels
+
+logger = logging.getLogger("tds2el")
+
+OPTION = "volume_file"
+
+
+def reconstruct(settings: Settings, world: World) -> Path:
+    """Put the frames on a grid in reciprocal space and write the volume (collective).
+
+    Parameters
+    ----------
+    settings : Settings
+    world : World
+
+    Returns
+    -------
+    Path
+        The volume file.
+
+    Raises
+    ------
+    InputError
+        On all ranks alike, for any fault of the inputs; an existing file of that name is then untouched.
+    """
+    frames = settings.frames
+    assert frames is not None  # as load_settings has made sure
+    threads = settings.harvest.threads or world.cores
+
+    def find() -> list[str]:
+        output_path(settings)
+        return frame_files(frames)
+
+    scanned = scan_together(find, threads, world)
+    inputs = world.attempt(lambda: prepare(settings, scanned))
+    if world.rank == 0:
+        for text in inputs.notes:
+            logger.info("%s", text)
+    error = None
+    try:
+        with replaced(inputs.path, OPTION) if world.rank == 0 else nullcontext(None) as temporary:
+            _reconstruct(temporary, settings, inputs, threads, world)
+    except InputError as caught:
+        error = caught
+    world.agree(error)  # rank 0 may have failed to rename
+    return inputs.path
+
+
+def _reconstruct(temporary: Path | None, settings: Settings, inputs: VolumeInputs, threads: int, world: World) -> None:
+    collector = world.attempt(lambda: FrameCollector(inputs, threads, settings.harvest.check_md5, world))
+    summary = _Summary(inputs)
+    start = time.monotonic()
+    with world.attempt(lambda: _writer(temporary, settings, inputs)) as writer:
+        n, grid = inputs.slabs, inputs.collected
+        seconds = 0.0
+        with NodeSums((n, *grid.shape[1:], inputs.columns), world) as sums:
+            for first in range(0, grid.shape[0], n):
+                if first:
+                    sums.clear()
+                stop = min(first + n, grid.shape[0])
+                started = time.monotonic()
+                collector.collect(sums, first, stop)
+                seconds += time.monotonic() - started
+
+                def write(first: int = first, stop: int = stop) -> None:
+                    if writer is None:
+                        return
+                    with writing(inputs.path, OPTION), Stage("write", stop - first, "layer") as stage:
+                        for at, part in _slabs(inputs, sums.array, first, stop, world):
+                            found = voxels(part, collector.scales)
+                            writer.write(at, found)
+                            summary.add(at, found)
+                            stage.update(len(part))
+
+                world.attempt(write)
+        read, hits, saturated = (world.sum(x) for x in (collector.frames_read, collector.hits, collector.saturated))
+        if writer is not None:
+            _tell(inputs, summary, hits, saturated)
+            logger.info(
+                "%d frames read at %.1f frames/s; %.1f s in all",
+                read,
+                read / max(seconds, 1e-9),
+                time.monotonic() - start,
+            )
+
+
+def _writer(temporary: Path | None, settings: Settings, inputs: VolumeInputs) -> VolumeWriter | nullcontext[None]:
+    if temporary is None:
+        return nullcontext(None)
+    frames, group = inputs.frames, inputs.symmetry and inputs.symmetry.group
+    source = Source(
+        series=inputs.series,
+        frames=frames,
+        phi=inputs.geometry.phi(inputs.series.angle_index[frames]),
+        denominator=inputs.denominator[frames],
+        group=group.name if group else None,
+        operations=group.hkl_operations if group else None,
+    )
+    with writing(inputs.path, OPTION):
+        return VolumeWriter(temporary, settings, inputs.grid, source, inputs.background is not None)
+
+
+def _slabs(inputs: VolumeInputs, sums: IntArray, first: int, stop: int, world: World) -> Iterator[tuple[int, IntArray]]:
+    """The sums in slabs of the file's chunks: the number of each slab's first node, and its sums."""
+    symmetry = inputs.symmetry
+    if symmetry is None:
+        for at in range(first, stop, CHUNK):
+            yield at, sums[at - first : min(at + CHUNK, stop) - first]
+        return
+    from tds2el._core import symmetrise
+
+    n0, n1, n2 = inputs.grid.shape
+    for at in range(0, n0, CHUNK):
+        yield (
+            at,
+            symmetrise(
+                sums=sums,
+                first=symmetry.first,
+                slab=np.array([at, min(at + CHUNK, n0), n1, n2]),
+                turns=symmetry.turns,
+                shifts=symmetry.shifts,
+                threads=len(os.sched_getaffinity(0)),  # the other ranks wait
+            ),
+        )
+
+
+class _Summary:
+    """What is told of a volume, of which only parts are in memory."""
+
+    def __init__(self, inputs: VolumeInputs) -> None:
+        self.filled, self.counts, self.brightest, self.node = 0, 0.0, -np.inf, (0, 0, 0)
+        self._size = float(np.prod(inputs.grid.shape))
+
+    def add(self, first: int, found: Voxels) -> None:
+        self.filled += int(np.count_nonzero(found.pixels))
+        self.counts += float(found.counts.sum())
+        intensity = found.intensity
+        if not np.isfinite(intensity).any():
+            return
+        largest = int(np.nanargmax(intensity))
+        if intensity.flat[largest] > self.brightest:
+            self.brightest = float(intensity.flat[largest])
+            i, j, k = (int(x) for x in np.unravel_index(largest, intensity.shape))
+            self.node = first + i, j, k
+
+    @property
+    def fraction(self) -> float:
+        return self.filled / self._size
+
+
+def _tell(inputs: VolumeInputs, summary: _Summary, hits: int, saturated: int) -> None:
+    grid = inputs.grid
+    if not summary.filled:
+        row, column = inputs.geometry.direct_beam()
+        logger.warning(
+            "no pixel fell into the volume: check volume_limits, mask, geometry (direct beam at row %.1f, column %.1f)",
+            row,
+            column,
+        )
+        return
+    place = ", ".join(f"{name} = {grid.axis(n)[summary.node[n]]:.4g}" for n, name in enumerate(grid.names))
+    logger.info(
+        "%.1f %% of the voxels are filled, by %.6g counts of %.4g pixels",
+        100 * summary.fraction,
+        summary.counts,
+        hits / inputs.microsteps,
+    )
+    logger.info("brightest voxel: %.4g at %s", summary.brightest, place)
+    if saturated:
+        logger.warning(
+            "%d pixels are saturated: the intensity of their voxels is too low", saturated // inputs.microsteps
+        )
