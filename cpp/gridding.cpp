@@ -270,7 +270,8 @@ class VolumeGridder {
         return masks_.data() + (which * shape_.rows + row) * shape_.columns;
     }
 
-    // Neighbouring pixels mostly have the same voxel: what they have goes there at once.
+    // Neighbouring pixels mostly have the same voxel: what they have goes there at once. A pixel of another voxel ends that,
+    // be it beyond the grid, so that sums are rounded alike however the grid is cut.
     template <class T>
     void add_row(const T *values, const bool *good, std::int64_t r, double denominator, Row &row, const Target &target) const {
         using Counts = std::conditional_t<std::is_floating_point_v<T>, double, std::int64_t>;
@@ -290,7 +291,7 @@ class VolumeGridder {
         };
         for (std::int64_t c = 0; c < shape_.columns; ++c) {
             const T value = values[c];
-            if (!good[c] || voxel[c] < 0 || !(value >= 0)) continue;
+            if (!good[c] || !(value >= 0)) continue;
             if constexpr (std::is_unsigned_v<T>)  // the mark of pixels without data
                 if (value == std::numeric_limits<T>::max()) continue;
             if (voxel[c] != current) {
@@ -298,6 +299,7 @@ class VolumeGridder {
                 batch = {};
                 current = voxel[c];
             }
+            if (current < 0) continue;
             batch.n += static_cast<Counts>(value);
             batch.kappa += kappa[c];
             if (rate) batch.background += rate[c];

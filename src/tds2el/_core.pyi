@@ -194,7 +194,7 @@ class VolumeGridder:
         background_scale: float,
         threads: int,
     ) -> None: ...
-    # Turns (frames, microsteps, 3, 3) are from Q in the lab to the place among the nodes, which the shift (3,) completes.
+    # Turns (frames, microsteps, 3, 3) take Q in the lab to the place among the nodes, less the shift (3,).
     # Sums are (n0, n1, n2, 3 or 5): counts, correction, hits; background and its variance.
     def frames(
         self,
@@ -206,7 +206,7 @@ class VolumeGridder:
         which: npt.NDArray[np.int64],  # mask of each frame
         sums: npt.NDArray[np.int64],
         shared: bool,
-    ) -> tuple[list[tuple[int, str]], int, int]: ...  # faults (frame, text): then nothing is added; hits; saturated
+    ) -> tuple[list[tuple[int, str]], int, int]: ...  # faults (frame, text), hits, saturated
     def background_variances(
         self,
         *,
