@@ -64,13 +64,16 @@ TDS2EL_WIDE void to_voxels(const Matrix &turn, const Vector &shift, const Vector
                            double *__restrict voxel) {
     const Matrix w = turn;
     const double s0 = shift[0] + 0.5, s1 = shift[1] + 0.5, s2 = shift[2] + 0.5;
-    const double n0 = shape[0], n1 = shape[1], n2 = shape[2];
+    const double n1 = shape[1], n2 = shape[2], l0 = shape[0] - 1, l1 = n1 - 1, l2 = n2 - 1;
     for (std::int64_t i = 0; i < n; ++i) {
         const double a = std::floor(w[0][0] * x[i] + w[0][1] * y[i] + w[0][2] * z[i] + s0);
         const double b = std::floor(w[1][0] * x[i] + w[1][1] * y[i] + w[1][2] * z[i] + s1);
         const double c = std::floor(w[2][0] * x[i] + w[2][1] * y[i] + w[2][2] * z[i] + s2);
-        const bool inside = (a >= 0) & (a < n0) & (b >= 0) & (b < n1) & (c >= 0) & (c < n2);
-        voxel[i] = inside ? (a * n1 + b) * n2 + c : -1.0;
+        // Off the grid, in a form that compilers make vector instructions of.
+        const double a0 = a < 0 ? 0.0 : a, b0 = b < 0 ? 0.0 : b, c0 = c < 0 ? 0.0 : c;
+        const double da = a - (a0 > l0 ? l0 : a0), db = b - (b0 > l1 ? l1 : b0), dc = c - (c0 > l2 ? l2 : c0);
+        const double off = da * da + db * db + dc * dc, inside = (a * n1 + b) * n2 + c;
+        voxel[i] = off > 0 ? -1.0 : inside;
     }
 }
 
@@ -94,13 +97,6 @@ struct Scales {
 
 struct Tally {
     std::int64_t hits = 0, saturated = 0;
-};
-
-// What successive pixels of a row have in one voxel.
-template <class Counts> struct Batch {
-    Counts n{};
-    double kappa = 0, background = 0;
-    std::int64_t hits = 0;
 };
 
 // What one thread keeps.
@@ -184,8 +180,12 @@ class VolumeGridder {
                         const Decoded &frame = *decoded_[static_cast<std::size_t>(i)];
                         with_type(frame.type, [&](auto pixel) {
                             using T = decltype(pixel);
-                            add_row(static_cast<const T *>(frame.pixels) + r * shape_.columns,
-                                    mask_row(which.data()[i], r), r, denominators.data()[i], row, target);
+                            const T *values = static_cast<const T *>(frame.pixels) + r * shape_.columns;
+                            const bool *good = mask_row(which.data()[i], r);
+                            if (rate_)
+                                add_row<true>(values, good, r, denominators.data()[i], row, target);
+                            else
+                                add_row<false>(values, good, r, denominators.data()[i], row, target);
                         });
                     }
             });
@@ -226,7 +226,7 @@ class VolumeGridder {
             const auto flush = [&](std::size_t c) {
                 if (row.held[c] < 0) return;
                 target.add(target.sums + static_cast<std::int64_t>(row.held[c]) * target.columns + background_variance,
-                           std::llround(row.weight[c] * row.weight[c] * variances[c] * scale));
+                           rounded(row.weight[c] * row.weight[c] * variances[c] * scale));
             };
             const auto columns = static_cast<std::size_t>(shape_.columns);
             for (std::int64_t i = 0; i < n; ++i) {
@@ -272,48 +272,61 @@ class VolumeGridder {
 
     // Neighbouring pixels mostly have the same voxel: what they have goes there at once. A pixel of another voxel ends that,
     // be it beyond the grid, so that sums are rounded alike however the grid is cut.
-    template <class T>
+    template <bool with_background, class T>
     void add_row(const T *values, const bool *good, std::int64_t r, double denominator, Row &row, const Target &target) const {
         using Counts = std::conditional_t<std::is_floating_point_v<T>, double, std::int64_t>;
-        const double *rate = rate_ ? rate_->data() + r * shape_.columns : nullptr;
+        const std::int64_t n = shape_.columns;
+        const double *rate = with_background ? rate_->data() + r * n : nullptr;
         const double *voxel = row.voxel.data(), *kappa = row.kappa.data();
-        Batch<Counts> batch;
-        double current = -1;
-        Tally tally;
-        const auto flush = [&] {
-            if (!batch.hits) return;
-            std::int64_t *sums = target.sums + static_cast<std::int64_t>(current) * target.columns;
-            target.add(sums + counts, to_sum(batch.n));
-            target.add(sums + correction, std::llround(batch.kappa * denominator * scales_.correction));
-            target.add(sums + hits, batch.hits);
-            if (rate) target.add(sums + background, std::llround(batch.background * denominator * scales_.background));
-            tally.hits += batch.hits;
-        };
-        for (std::int64_t c = 0; c < shape_.columns; ++c) {
-            const T value = values[c];
-            if (!good[c] || !(value >= 0)) continue;
-            if constexpr (std::is_unsigned_v<T>)  // the mark of pixels without data
-                if (value == std::numeric_limits<T>::max()) continue;
-            if (voxel[c] != current) {
-                flush();
-                batch = {};
-                current = voxel[c];
+        const Counts limit = saturated_from<Counts>();
+        const double to_correction = denominator * scales_.correction, to_background = denominator * scales_.background;
+        std::int64_t all_hits = 0, saturated = 0;
+        for (std::int64_t c = 0; c < n;) {
+            const double current = voxel[c];
+            if (current < 0) {
+                ++c;
+                continue;
             }
-            if (current < 0) continue;
-            batch.n += static_cast<Counts>(value);
-            batch.kappa += kappa[c];
-            if (rate) batch.background += rate[c];
-            ++batch.hits;
-            const double n = static_cast<double>(value);
-            tally.saturated += (n >= saturation_) | (n > threshold_);
+            Counts sum{};
+            double sum_kappa = 0, sum_rate = 0;
+            std::int64_t number = 0;
+            for (; c < n; ++c) {
+                const T value = values[c];
+                if (!good[c] || !(value >= 0)) continue;
+                if constexpr (std::is_unsigned_v<T>)  // the mark of pixels without data
+                    if (value == std::numeric_limits<T>::max()) continue;
+                if (voxel[c] != current) break;
+                sum += static_cast<Counts>(value);
+                sum_kappa += kappa[c];
+                if constexpr (with_background) sum_rate += rate[c];
+                ++number;
+                saturated += static_cast<Counts>(value) >= limit;
+            }
+            if (!number) continue;
+            std::int64_t *sums = target.sums + static_cast<std::int64_t>(current) * target.columns;
+            target.add(sums + counts, to_sum(sum));
+            target.add(sums + correction, rounded(sum_kappa * to_correction));
+            target.add(sums + hits, number);
+            if constexpr (with_background) target.add(sums + background, rounded(sum_rate * to_background));
+            all_hits += number;
         }
-        flush();
-        row.tally.hits += tally.hits;
-        row.tally.saturated += tally.saturated;
+        row.tally.hits += all_hits;
+        row.tally.saturated += saturated;
     }
 
-    std::int64_t to_sum(double n) const { return std::llround(n * scales_.counts); }
+    // Of what is not negative.
+    static std::int64_t rounded(double x) { return static_cast<std::int64_t>(x + 0.5); }
+
+    std::int64_t to_sum(double n) const { return rounded(n * scales_.counts); }
     std::int64_t to_sum(std::int64_t n) const { return n * static_cast<std::int64_t>(scales_.counts); }
+
+    template <class Counts> Counts saturated_from() const {
+        const double from = std::min(saturation_, std::nextafter(threshold_, std::numeric_limits<double>::infinity()));
+        if constexpr (std::is_same_v<Counts, double>)
+            return from;
+        else
+            return from < 9e18 ? static_cast<Counts>(std::ceil(from)) : std::numeric_limits<Counts>::max();
+    }
 
     dense<bool> masks_;
     std::optional<dense<double>> rate_;

@@ -117,17 +117,18 @@ connect_before = parallel.connect
 def connect_with_a_full_disk():
     world = connect_before()
     if world.rank == 0:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
     return world
 parallel.connect = connect_with_a_full_disk
 """
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_disk_that_is_full_ends_all_ranks(scan, ranks):
+@pytest.mark.parametrize(("ranks", "size"), [(1, 20_000), (1, 4_500_000), (2, 4_500_000)])
+def test_a_full_disk_ends_all_ranks(scan, ranks, size):
+    """At once, or when there is room for all but the voxels."""
     scan.write()
     scan.path.write_bytes(b"an older volume")
-    done = run(scan, ranks, FULL_DISK)
+    done = run(scan, ranks, FULL_DISK.format(size=size))
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("volume_file: ") == done.stderr.count("cannot be written") == 1
     assert scan.path.read_bytes() == b"an older volume"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ FORMAT = "tds2el volume"
 FORMAT_VERSION = 1
 CHUNK = 32
 """Nodes along an edge of a chunk; slabs of so many are written at a time."""
+_MARGIN = 1 << 22
+"""Bytes for what is in the file beside voxels."""
 INTENSITY = "counts per unit correction"
 
 _SUMS: dict[str, tuple[type[np.floating[Any]], str, str]] = {
@@ -83,7 +87,16 @@ class VolumeWriter:
     def __init__(self, path: Path, settings: Settings, grid: Grid, source: Source, background: bool) -> None:
         import h5py
 
+        self._path = path
         self._file = h5py.File(path, "w")
+        try:
+            self._reserve(0)
+            self._write_head(settings, grid, source, background)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _write_head(self, settings: Settings, grid: Grid, source: Source, background: bool) -> None:
         self._file.attrs.update(NX_class="NXroot", default="entry", format=FORMAT, format_version=FORMAT_VERSION)
         self._file.attrs["creator"] = "tds2el"
         entry = self._file.create_group("entry")
@@ -112,9 +125,25 @@ class VolumeWriter:
         _write_frames(entry, source)
         write_provenance(entry, settings)
 
+    def _reserve(self, size: int) -> None:
+        """Make sure of room for further bytes: HDF5 does not survive a full disk."""
+        self._file.flush()
+        with open(self._path, "r+b") as stream:
+            os.posix_fallocate(stream.fileno(), self._file.id.get_filesize(), size + _MARGIN)
+
     def write(self, first: int, voxels: Voxels) -> None:
-        """Write the voxels whose number along the first axis begins with `first`."""
-        slab = slice(first, first + len(voxels.counts))
+        """Write the voxels whose number along the first axis begins with `first`.
+
+        Raises
+        ------
+        OSError
+            If there is no room for them.
+        """
+        n = len(voxels.counts)
+        # Chunks are written as a whole, also those that jut out; what does not shrink is kept as it is.
+        chunks = (n // CHUNK + 2) * math.prod(-(-k // CHUNK) for k in voxels.counts.shape[1:])
+        self._reserve(chunks * CHUNK**3 * sum(d.dtype.itemsize for d in self._columns.values()))
+        slab = slice(first, first + n)
         values = {
             "intensity": voxels.intensity,
             "intensity_errors": voxels.errors,
@@ -129,13 +158,20 @@ class VolumeWriter:
             assert column is not None
             dataset[slab] = column.astype(dataset.dtype)
 
+    def close(self) -> None:
+        """Close the file, without what was reserved for more."""
+        self._file.flush()
+        size = self._file.id.get_filesize()
+        self._file.close()
+        os.truncate(self._path, size)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.close()
 
 
 class VolumeFile:
