@@ -62,7 +62,14 @@ class NodeSums:
             return
         size = 8 * math.prod(shape)
         world.attempt(lambda: _check_shared_memory(size) if first else None)
-        self._window = MPI.Win.Allocate_shared(size if first else 0, 8, comm=self._node)
+
+        def allocate() -> Any:
+            try:
+                return MPI.Win.Allocate_shared(size if first else 0, 8, comm=self._node)
+            except MPI.Exception as error:
+                raise InputError(f"volume_memory: ranks cannot share {size / 1e9:.2g} GB; set it lower") from error
+
+        self._window = world.attempt(allocate)
         buffer, _ = self._window.Shared_query(0)
         self.array = np.frombuffer(buffer, dtype=np.int64).reshape(shape)
         if first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tds2el.parallel import World
 from tds2el.progress import Stage
 from tds2el.volume.grid import frames_that_reach
 from tds2el.volume.inputs import VolumeInputs
-from tds2el.volume.sums import Scales, make_scales, variance_scale
+from tds2el.volume.sums import HITS, Scales, make_scales, variance_scale
 
 IntArray = npt.NDArray[np.int64]
 
@@ -133,8 +134,8 @@ class FrameCollector:
         series = self._inputs.series
         frames = [int(n) for n in self._inputs.frames[part]]
         if self._check_md5:
-            for n in frames:
-                series.check_md5(n)
+            with ThreadPoolExecutor(self._threads) as pool:
+                list(pool.map(series.check_md5, frames))
         if not self._read_packed(part, frames, array, shift, shared):
             for i, n in zip(part, frames, strict=True):
                 self._add(np.array([i]), [np.ascontiguousarray(series.read(n))], array, shift, shared)
@@ -185,7 +186,7 @@ class FrameCollector:
         """Each rank takes some rows of pixels through all frames: the order of frames matters here (collective)."""
         inputs, world, background = self._inputs, self._world, self._inputs.background
         assert background is not None
-        fullest = int(array[..., 2].max()) if world.rank == 0 else 0
+        fullest = int(array[..., HITS].max()) if world.rank == 0 else 0
         hits = -(-world.gather_all(fullest)[0] // inputs.microsteps)
         # (N + 1)/T² of a frame with denominator 1.
         variance = (background.rate * background.exposure + 1) / background.exposure**2

@@ -1,4 +1,4 @@
-"""volume.h5: a volume as NeXus data, written slab by slab and read again; see docs/file-formats.md."""
+"""volume.h5: a volume as NeXus data, written block by block and read again; see docs/file-formats.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VOLUME = "volume.h5"
 FORMAT = "tds2el volume"
 FORMAT_VERSION = 1
 CHUNK = 32
-"""Nodes along an edge of a chunk; slabs of so many are written at a time."""
+"""Nodes along an edge of a chunk; blocks of so many are written at a time."""
 _MARGIN = 1 << 22
 """Bytes for what is in the file beside voxels."""
 INTENSITY = "counts per unit correction"
@@ -72,7 +72,7 @@ class Source:
 
 
 class VolumeWriter:
-    """Writes a volume, slab after slab; a context manager.
+    """Writes a volume, block after block; a context manager.
 
     Parameters
     ----------
@@ -87,10 +87,11 @@ class VolumeWriter:
     def __init__(self, path: Path, settings: Settings, grid: Grid, source: Source, background: bool) -> None:
         import h5py
 
-        self._path = path
+        self._path, self._shape = path, grid.shape
+        self._columns: dict[str, h5py.Dataset] = {}
         self._file = h5py.File(path, "w")
         try:
-            self._reserve(0)
+            self.reserve(0)
             self._write_head(settings, grid, source, background)
         except BaseException:
             self._file.close()
@@ -112,10 +113,8 @@ class VolumeWriter:
             self._volume[name] = grid.axis(n)
             self._volume[name].attrs.update(units=unit, long_name=text)
         chunk = tuple(min(CHUNK, n) for n in grid.shape)
-        self._columns = {
-            name: _create(self._volume, name, np.float32, grid.shape, chunk, INTENSITY, text, np.nan)
-            for name, text in (("intensity", "intensity"), ("intensity_errors", "standard error of the intensity"))
-        }
+        for name, text in (("intensity", "intensity"), ("intensity_errors", "standard error of the intensity")):
+            self._columns[name] = _create(self._volume, name, np.float32, grid.shape, chunk, INTENSITY, text, np.nan)
         sums = entry.create_group("sums")
         sums.attrs["NX_class"] = "NXcollection"
         for name, (kind, unit, text) in (_SUMS | (_BACKGROUND if background else {})).items():
@@ -125,25 +124,24 @@ class VolumeWriter:
         _write_frames(entry, source)
         write_provenance(entry, settings)
 
-    def _reserve(self, size: int) -> None:
-        """Make sure of room for further bytes: HDF5 does not survive a full disk."""
-        self._file.flush()
-        with open(self._path, "r+b") as stream:
-            os.posix_fallocate(stream.fileno(), self._file.id.get_filesize(), size + _MARGIN)
-
-    def write(self, first: int, voxels: Voxels) -> None:
-        """Write the voxels whose number along the first axis begins with `first`.
+    def reserve(self, layers: int) -> None:
+        """Make sure of room for further layers, because HDF5 does not survive a full disk.
 
         Raises
         ------
         OSError
-            If there is no room for them.
+            If there is none.
         """
-        n = len(voxels.counts)
         # Chunks are written as a whole, also those that jut out; what does not shrink is kept as it is.
-        chunks = (n // CHUNK + 2) * math.prod(-(-k // CHUNK) for k in voxels.counts.shape[1:])
-        self._reserve(chunks * CHUNK**3 * sum(d.dtype.itemsize for d in self._columns.values()))
-        slab = slice(first, first + n)
+        chunks = math.prod(-(-n // CHUNK) for n in self._shape[1:]) * (layers // CHUNK + 2)
+        size = chunks * CHUNK**3 * sum(dataset.dtype.itemsize for dataset in self._columns.values())
+        self._file.flush()
+        with open(self._path, "r+b") as stream:
+            os.posix_fallocate(stream.fileno(), self._file.id.get_filesize(), size + _MARGIN)
+
+    def write(self, corner: tuple[int, int, int], voxels: Voxels) -> None:
+        """Write a block of voxels, for which there is room, from a node on; what is never written counts as empty."""
+        block = tuple(slice(first, first + n) for first, n in zip(corner, voxels.counts.shape, strict=True))
         values = {
             "intensity": voxels.intensity,
             "intensity_errors": voxels.errors,
@@ -156,7 +154,7 @@ class VolumeWriter:
         for name, dataset in self._columns.items():
             column = values[name]
             assert column is not None
-            dataset[slab] = column.astype(dataset.dtype)
+            dataset[block] = column.astype(dataset.dtype)
 
     def close(self) -> None:
         """Close the file, without what was reserved for more."""

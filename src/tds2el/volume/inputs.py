@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -181,8 +181,6 @@ def output_path(settings: Settings) -> Path:
 
 def _with_slabs(inputs: VolumeInputs, memory: float | None) -> VolumeInputs:
     """With as many slabs at a time as the memory (GB) has room for; whole chunks of the file if possible."""
-    from dataclasses import replace
-
     grid = inputs.collected
     limit = memory * 1e9 if memory else 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     slab = 8 * inputs.columns * grid.shape[1] * grid.shape[2]

@@ -21,7 +21,7 @@ from tds2el.settings import Settings
 from tds2el.volume.collect import FrameCollector
 from tds2el.volume.file import CHUNK, Source, VolumeWriter
 from tds2el.volume.inputs import VolumeInputs, output_path, prepare
-from tds2el.volume.sums import IntArray, Voxels, voxels
+from tds2el.volume.sums import HITS, IntArray, Voxels, voxels
 
 logger = logging.getLogger("tds2el")
 
@@ -89,11 +89,13 @@ def _reconstruct(temporary: Path | None, settings: Settings, inputs: VolumeInput
                     if writer is None:
                         return
                     with writing(inputs.path, OPTION), Stage("write", stop - first, "layer") as stage:
-                        for at, part in _slabs(inputs, sums.array, first, stop, world):
-                            found = voxels(part, collector.scales)
-                            writer.write(at, found)
-                            summary.add(at, found)
-                            stage.update(len(part))
+                        for at, slab in _slabs(inputs, sums.array, first, stop):
+                            writer.reserve(len(slab))
+                            for corner, block in _filled_blocks(at, slab):
+                                found = voxels(block, collector.scales)
+                                writer.write(corner, found)
+                                summary.add(corner, found)
+                            stage.update(len(slab))
 
                 world.attempt(write)
         read, hits, saturated = (world.sum(x) for x in (collector.frames_read, collector.hits, collector.saturated))
@@ -123,7 +125,7 @@ def _writer(temporary: Path | None, settings: Settings, inputs: VolumeInputs) ->
         return VolumeWriter(temporary, settings, inputs.grid, source, inputs.background is not None)
 
 
-def _slabs(inputs: VolumeInputs, sums: IntArray, first: int, stop: int, world: World) -> Iterator[tuple[int, IntArray]]:
+def _slabs(inputs: VolumeInputs, sums: IntArray, first: int, stop: int) -> Iterator[tuple[int, IntArray]]:
     """The sums in slabs of the file's chunks: the number of each slab's first node, and its sums."""
     symmetry = inputs.symmetry
     if symmetry is None:
@@ -147,24 +149,31 @@ def _slabs(inputs: VolumeInputs, sums: IntArray, first: int, stop: int, world: W
         )
 
 
+def _filled_blocks(at: int, slab: IntArray) -> Iterator[tuple[tuple[int, int, int], IntArray]]:
+    """The chunks of a slab in which pixels are: the numbers of their first nodes, and their sums."""
+    for j in range(0, slab.shape[1], CHUNK):
+        for k in range(0, slab.shape[2], CHUNK):
+            block = slab[:, j : j + CHUNK, k : k + CHUNK]
+            if block[..., HITS].any():
+                yield (at, j, k), block
+
+
 class _Summary:
-    """What is told of a volume, of which only parts are in memory."""
+    """What is told of a volume of which only parts are in memory."""
 
     def __init__(self, inputs: VolumeInputs) -> None:
         self.filled, self.counts, self.brightest, self.node = 0, 0.0, -np.inf, (0, 0, 0)
         self._size = float(np.prod(inputs.grid.shape))
 
-    def add(self, first: int, found: Voxels) -> None:
+    def add(self, corner: tuple[int, int, int], found: Voxels) -> None:
         self.filled += int(np.count_nonzero(found.pixels))
         self.counts += float(found.counts.sum())
-        intensity = found.intensity
-        if not np.isfinite(intensity).any():
-            return
-        largest = int(np.nanargmax(intensity))
+        intensity = np.nan_to_num(found.intensity, nan=-np.inf)
+        largest = int(intensity.argmax())
         if intensity.flat[largest] > self.brightest:
             self.brightest = float(intensity.flat[largest])
             i, j, k = (int(x) for x in np.unravel_index(largest, intensity.shape))
-            self.node = first + i, j, k
+            self.node = corner[0] + i, corner[1] + j, corner[2] + k
 
     @property
     def fraction(self) -> float:

@@ -12,6 +12,7 @@ Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 COLUMNS = ("counts", "correction", "hits")
+HITS = COLUMNS.index("hits")
 BACKGROUND_COLUMNS = ("background", "background_variance")
 # Sums stay below this.
 _LARGEST = 2**62
