@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 
@@ -37,17 +38,16 @@ struct Scan {
     double pol_degree, dist;
 };
 
-// Q in the lab of n pixels of a row, and their polarisation times solid angle.
-TDS2EL_WIDE void to_lab(const Scan &scan, double row, std::int64_t n, double *__restrict x, double *__restrict y,
-                        double *__restrict z, double *__restrict kappa) {
+// Q in the lab of n pixels, and their polarisation times solid angle.
+TDS2EL_WIDE void to_lab(const Scan &scan, const double *__restrict row, const double *__restrict column, std::int64_t n,
+                        double *__restrict x, double *__restrict y, double *__restrict z, double *__restrict kappa) {
     const Matrix m = scan.pixel_to_lab;
     const Vector b = scan.beam, in = scan.in_plane, no = scan.normal;
     const double k = scan.wave_number, pol = scan.pol_degree, dist = scan.dist;
     for (std::int64_t i = 0; i < n; ++i) {
-        const double column = static_cast<double>(static_cast<std::int32_t>(i));
-        const double px = m[0][0] * row + m[0][1] * column + m[0][2];
-        const double py = m[1][0] * row + m[1][1] * column + m[1][2];
-        const double pz = m[2][0] * row + m[2][1] * column + m[2][2];
+        const double px = m[0][0] * row[i] + m[0][1] * column[i] + m[0][2];
+        const double py = m[1][0] * row[i] + m[1][1] * column[i] + m[1][2];
+        const double pz = m[2][0] * row[i] + m[2][1] * column[i] + m[2][2];
         const double inverse = 1 / std::sqrt(px * px + py * py + pz * pz);
         const double ux = px * inverse, uy = py * inverse, uz = pz * inverse, c = dist * inverse;
         const double s = ux * in[0] + uy * in[1] + uz * in[2], t = ux * no[0] + uy * no[1] + uz * no[2];
@@ -101,11 +101,17 @@ struct Tally {
 
 // What one thread keeps.
 struct Row {
-    std::vector<double> x, y, z, kappa, voxel, held, weight;
+    std::vector<double> row, column, x, y, z, kappa, voxel, held, weight;
     Tally tally;
 
     explicit Row(std::int64_t columns) {
-        for (auto *v : {&x, &y, &z, &kappa, &voxel, &held, &weight}) v->resize(static_cast<std::size_t>(columns));
+        for (auto *v : {&row, &column, &x, &y, &z, &kappa, &voxel, &held, &weight}) v->resize(static_cast<std::size_t>(columns));
+    }
+
+    void begin(const Scan &scan, std::int64_t r) {
+        std::fill(row.begin(), row.end(), static_cast<double>(r));
+        std::iota(column.begin(), column.end(), 0.0);
+        to_lab(scan, row.data(), column.data(), static_cast<std::int64_t>(row.size()), x.data(), y.data(), z.data(), kappa.data());
     }
 };
 
@@ -171,8 +177,7 @@ class VolumeGridder {
             const bool whole = std::none_of(faults.begin(), faults.end(), [](const auto &fault) { return fault.has_value(); });
             team_.loop(0, 1, whole ? shape_.rows : 0, [&](std::int64_t r, int thread) {
                 Row &row = rows_[static_cast<std::size_t>(thread)];
-                to_lab(scan_, static_cast<double>(r), shape_.columns, row.x.data(), row.y.data(), row.z.data(),
-                       row.kappa.data());
+                row.begin(scan_, r);
                 for (std::int64_t i = 0; i < n; ++i)
                     for (std::int64_t s = 0; s < steps; ++s) {
                         to_voxels(matrix_of(turns.data() + 9 * (i * steps + s)), start, grid, row.x.data(), row.y.data(),
@@ -220,7 +225,7 @@ class VolumeGridder {
         py::gil_scoped_release release;
         team_.loop(first_row, 1, end_row, [&](std::int64_t r, int thread) {
             Row &row = rows_[static_cast<std::size_t>(thread)];
-            to_lab(scan_, static_cast<double>(r), shape_.columns, row.x.data(), row.y.data(), row.z.data(), row.kappa.data());
+            row.begin(scan_, r);
             std::fill(row.held.begin(), row.held.end(), -1.0);
             const double *variances = variance.data() + r * shape_.columns;
             const auto flush = [&](std::size_t c) {

@@ -57,21 +57,20 @@ class NodeSums:
         first = self._node.Get_rank() == 0
         self._leaders = world.comm.Split(0 if first else MPI.UNDEFINED, world.rank)
         self.shared = self._node.Get_size() > 1
-        if not self.shared:
-            self.array = world.attempt(lambda: _zeros(shape))
-            return
         size = 8 * math.prod(shape)
-        world.attempt(lambda: _check_shared_memory(size) if first else None)
+        # Every rank makes the same calls, also one that is alone on its node.
+        world.attempt(lambda: _check_shared_memory(size) if self.shared and first else None)
 
-        def allocate() -> Any:
+        def allocate() -> IntArray:
+            if not self.shared:
+                return _zeros(shape)
             try:
-                return MPI.Win.Allocate_shared(size if first else 0, 8, comm=self._node)
+                self._window = MPI.Win.Allocate_shared(size if first else 0, 8, comm=self._node)
             except MPI.Exception as error:
                 raise InputError(f"volume_memory: ranks cannot share {size / 1e9:.2g} GB; set it lower") from error
+            return np.frombuffer(self._window.Shared_query(0)[0], dtype=np.int64).reshape(shape)
 
-        self._window = world.attempt(allocate)
-        buffer, _ = self._window.Shared_query(0)
-        self.array = np.frombuffer(buffer, dtype=np.int64).reshape(shape)
+        self.array = world.attempt(allocate)
         if first:
             self.array[...] = 0
         self.wait()

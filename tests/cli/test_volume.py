@@ -91,7 +91,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("where", ["_read", "collect"])
+@pytest.mark.parametrize("where", ["_read", "add_frames"])
 def test_an_interrupt_leaves_the_old_volume(scan, process, ranks, where):
     if ranks > 1 and not MPIRUN.exists():
         pytest.skip(f"no mpirun beside {sys.executable}")

@@ -5,7 +5,7 @@ import pytest
 
 from tds2el.crystal.cell import Cell
 from tds2el.errors import InputError
-from tds2el.volume.grid import Grid, frames_that_reach
+from tds2el.volume.grid import Grid, View, frames_that_reach
 
 
 def make_grid(kind="hkl", shape=(5, 7, 9), limits=((-1, 1), (-3, 3), (0, 2)), basis=None, origin=(0, 0, 0)):
@@ -66,7 +66,7 @@ def test_no_frame_that_reaches_is_left_out(make_scan):
         turn, shift = grid.q_to_node
         node = q @ turn.T + shift
         truth = ((node > -0.5) & (node < np.array(grid.shape) - 0.5)).all(axis=-1).any(axis=(1, 2, 3))
-        found = frames_that_reach(grid, scan.geometry, phi, scan.experiment["angular_step"], (46, 61))
+        found = frames_that_reach(grid, View(scan.geometry, phi, scan.experiment["angular_step"], (46, 61)))
         assert not (truth & ~found).any()
         needed, chosen = needed + truth.sum(), chosen + found.sum()
     assert needed > 100

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from tds2el.crystal.cell import Cell
 from tds2el.errors import InputError
-from tds2el.experiment.frames import FrameSeries
 from tds2el.harvest.file import write_provenance
 from tds2el.settings import Settings
 from tds2el.volume.grid import UNITS, Grid
@@ -52,19 +51,19 @@ class Source:
 
     Attributes
     ----------
-    series : FrameSeries
-    frames : ndarray of int
+    names : list of str
         The frames that were used.
+    sweep : ndarray of int, shape (frames,)
+        Which of several scans, from 0.
     phi, denominator : ndarray, shape (frames,)
-        Of these.
     group : str or None
         The point group by which voxels were averaged.
     operations : ndarray of int, shape (n, 3, 3), or None
         Its operations on hkl.
     """
 
-    series: FrameSeries
-    frames: npt.NDArray[np.int64]
+    names: list[str]
+    sweep: npt.NDArray[np.int64]
     phi: npt.NDArray[np.float64]
     denominator: npt.NDArray[np.float64]
     group: str | None
@@ -107,7 +106,7 @@ class VolumeWriter:
         self._volume.attrs.update(
             NX_class="NXdata", signal="intensity", axes=grid.names, SILX_style='{"signal_scale_type": "log"}'
         )
-        self._volume["title"] = f"{source.group or 'not symmetrised'}, {len(source.frames)} frames"
+        self._volume["title"] = f"{source.group or 'not symmetrised'}, {len(source.names)} frames"
         for n, name in enumerate(grid.names):
             unit, text = _axis_text(grid, n)
             self._volume[name] = grid.axis(n)
@@ -318,7 +317,6 @@ def _write_frames(entry: h5py.Group, source: Source) -> None:
 
     group = entry.create_group("frames")
     group.attrs["NX_class"] = "NXcollection"
-    names = [source.series.names[n] for n in source.frames]
-    group.create_dataset("name", data=names, dtype=h5py.string_dtype())
-    group["phi"], group["denominator"] = source.phi, source.denominator
+    group.create_dataset("name", data=source.names, dtype=h5py.string_dtype())
+    group["sweep"], group["phi"], group["denominator"] = source.sweep, source.phi, source.denominator
     group["phi"].attrs["units"] = "degrees"

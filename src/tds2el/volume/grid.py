@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,26 @@ _FRAMES = 256
 _SPARE = 2
 # How far from whole numbers an operation on the nodes of a grid may be, by rounding.
 _ROUNDING = 1e-6
+
+
+class View(NamedTuple):
+    """What a detector sees of reciprocal space, and when.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    phi : ndarray, shape (frames,)
+        Goniometer angle at the middle of the frames, degrees.
+    width : float
+        Of a frame, degrees.
+    shape : (int, int)
+        Rows and columns of the detector.
+    """
+
+    geometry: Geometry
+    phi: Array
+    width: float
+    shape: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,11 +191,11 @@ class Grid:
         return replace(self, shape=shape, limits=limits), -low
 
 
-def make_grid(settings: VolumeSettings, cell: Cell, geometry: Geometry, phi: Array, shape: tuple[int, int]) -> Grid:
+def make_grid(settings: VolumeSettings, cell: Cell, views: Sequence[View]) -> Grid:
     """The grid that the settings ask for.
 
-    Without volume_limits each axis is symmetric about 0 and takes in all that a detector of that shape (rows,
-    columns) reaches at the goniometer angles phi (degrees): to a whole number, or to a tenth of Å⁻¹.
+    Without volume_limits each axis is symmetric about 0 and takes in all that is seen: to a whole number, or to a
+    tenth of Å⁻¹.
 
     Raises
     ------
@@ -191,7 +212,7 @@ def make_grid(settings: VolumeSettings, cell: Cell, geometry: Geometry, phi: Arr
     if settings.volume_limits is not None:
         return grid
     unit = 1.0 if settings.volume_axes == "hkl" else 0.1
-    edge = unit * np.ceil(np.abs(reached(grid, geometry, phi, shape)).max(axis=1) / unit)
+    edge = unit * np.ceil(np.abs(reached(grid, views)).max(axis=1) / unit)
     return replace(grid, limits=np.stack([-edge, edge], axis=1))
 
 
@@ -205,29 +226,14 @@ def symmetric_limits(grid: Grid, group: PointGroup) -> Grid:
     return replace(grid, limits=np.stack([-edge, edge], axis=1))
 
 
-def frames_that_reach(
-    grid: Grid, geometry: Geometry, phi: Array, width: float, shape: tuple[int, int]
-) -> npt.NDArray[np.bool_]:
-    """Which frames may have pixels in a grid.
-
-    Parameters
-    ----------
-    grid : Grid
-    geometry : Geometry
-    phi : ndarray, shape (frames,)
-        Middle of the frames, degrees.
-    width : float
-        Of a frame, degrees.
-    shape : (int, int)
-        Rows and columns of the detector.
-    """
+def frames_that_reach(grid: Grid, view: View) -> npt.NDArray[np.bool_]:
+    """Which frames may have pixels in a grid, (frames,)."""
+    phi, half = view.phi, view.width / 2
     turn, shift = grid.q_to_node
     high = np.array(grid.shape) - 0.5
     reach = np.zeros(len(phi), dtype=np.bool_)
     for part in np.array_split(np.arange(len(phi)), math.ceil(len(phi) / _FRAMES)):
-        both = np.stack(
-            [_places(geometry, phi[part] + half, shape, turn) + shift for half in (-abs(width) / 2, abs(width) / 2)]
-        )
+        both = np.stack([_places(view, phi[part] + end, turn) + shift for end in (-half, half)])
         # Of the corners of each patch of the detector, at both ends of the frame.
         corners = np.stack([both[:, :, i : _SAMPLES - 1 + i, j : _SAMPLES - 1 + j] for i in (0, 1) for j in (0, 1)])
         low_of, high_of = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
@@ -237,23 +243,24 @@ def frames_that_reach(
     return reach
 
 
-def reached(grid: Grid, geometry: Geometry, phi: Array, shape: tuple[int, int]) -> Array:
+def reached(grid: Grid, views: Sequence[View]) -> Array:
     """Smallest and largest coordinate (3, 2) along each axis of a grid, of all that the detector sees.
 
     A little more, since the detector is looked at in some pixels only.
     """
     turn, shift = grid.q_to_node
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    for part in np.array_split(phi, math.ceil(len(phi) / _FRAMES)):
-        nodes = _places(geometry, part, shape, turn) + shift
-        low = np.minimum(low, nodes.min(axis=(0, 1, 2)))
-        high = np.maximum(high, nodes.max(axis=(0, 1, 2)))
+    for view in views:
+        for part in np.array_split(view.phi, math.ceil(len(view.phi) / _FRAMES)):
+            nodes = _places(view, part, turn) + shift
+            low = np.minimum(low, nodes.min(axis=(0, 1, 2)))
+            high = np.maximum(high, nodes.max(axis=(0, 1, 2)))
     margin = 0.001 * (high - low)
     return grid.first[:, None] + np.stack([low - margin, high + margin], axis=1) * grid.steps[:, None]
 
 
-def _places(geometry: Geometry, phi: Array, shape: tuple[int, int], turn: Array) -> Array:
+def _places(view: View, phi: Array, turn: Array) -> Array:
     """turn·Q of pixels all over the detector, (frames, samples, samples, 3)."""
-    rows, columns = (np.linspace(-0.5, n - 0.5, _SAMPLES) for n in shape)
-    q = geometry.q_lab(rows[:, None], columns)
-    return np.asarray(np.einsum("fij,rcj->frci", turn @ geometry.lab_to_crystal(phi), q))
+    rows, columns = (np.linspace(-0.5, n - 0.5, _SAMPLES) for n in view.shape)
+    q = view.geometry.q_lab(rows[:, None], columns)
+    return np.asarray(np.einsum("fij,rcj->frci", turn @ view.geometry.lab_to_crystal(phi), q))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,17 +13,12 @@ import numpy.typing as npt
 from tds2el.crystal.cell import Cell
 from tds2el.crystal.symmetry import PointGroup, point_group
 from tds2el.errors import InputError
-from tds2el.experiment.background import Background, read_background
-from tds2el.experiment.frames import FrameSeries, open_frame_series
 from tds2el.experiment.headers import Headers
-from tds2el.experiment.geometry import Geometry
-from tds2el.experiment.mask import FrameMasks
-from tds2el.experiment.monitor import read_normalisation
-from tds2el.harvest.inputs import frame_masks
 from tds2el.settings import Settings
 from tds2el.volume.file import CHUNK, VOLUME
 from tds2el.volume.grid import Grid, make_grid, reached, symmetric_limits
 from tds2el.volume.sums import BACKGROUND_COLUMNS, COLUMNS
+from tds2el.volume.sweep import Sweep, read_sweep
 
 IntArray = npt.NDArray[np.int64]
 
@@ -54,7 +50,8 @@ class VolumeInputs:
     ----------
     path : Path
         The file to write.
-    geometry : Geometry
+    sweeps : list of Sweep
+    microsteps : int
     grid : Grid
         What is written.
     collected : Grid
@@ -62,38 +59,27 @@ class VolumeInputs:
     symmetry : Symmetry or None
     slabs : int
         Nodes along the first axis of `collected` that are in memory together.
-    series : FrameSeries
-    frames : ndarray of int
-        Those that are used.
-    microsteps : int
-    masks : FrameMasks
-    denominator : ndarray, shape (all frames,)
-    background : Background or None
-    threshold, saturation : float
-        Counts above the first or at least the second are too low to be right.
     notes : list of str
     """
 
     path: Path
-    geometry: Geometry
+    sweeps: list[Sweep]
+    microsteps: int
     grid: Grid
     collected: Grid
     symmetry: Symmetry | None
-    slabs: int
-    series: FrameSeries
-    frames: IntArray
-    microsteps: int
-    masks: FrameMasks
-    denominator: npt.NDArray[np.float64]
-    background: Background | None
-    threshold: float
-    saturation: float
+    slabs: int = 0
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def has_background(self) -> bool:
+        """Whether a background is subtracted from any sweep."""
+        return any(sweep.background is not None for sweep in self.sweeps)
 
     @property
     def columns(self) -> int:
         """Sums per voxel."""
-        return len(COLUMNS) + (0 if self.background is None else len(BACKGROUND_COLUMNS))
+        return len(COLUMNS) + (len(BACKGROUND_COLUMNS) if self.has_background else 0)
 
     @property
     def operations(self) -> int:
@@ -101,44 +87,29 @@ class VolumeInputs:
         return 1 if self.symmetry is None else len(self.symmetry.turns)
 
 
-def prepare(settings: Settings, scanned: Headers) -> VolumeInputs:
+def prepare(sweeps: Sequence[Settings], scanned: Sequence[Headers]) -> VolumeInputs:
     """Read all but the frames, and lay out the grid.
 
     Parameters
     ----------
-    settings : Settings
-    scanned : Headers
-        The headers of the frames.
+    sweeps : sequence of Settings
+        Of each scan; they differ in experiment and frames only.
+    scanned : sequence of Headers
+        The headers of their frames.
 
     Raises
     ------
     InputError
         For any fault of the inputs.
     """
-    options, frames, experiment, parameters = (
-        settings.volume,
-        settings.frames,
-        settings.experiment,
-        settings.crystal.cell,
-    )
-    assert frames is not None  # as load_settings has made sure
-    assert experiment is not None
-    assert parameters is not None
-    path, geometry, cell = output_path(settings), Geometry(experiment), Cell(*parameters)
-    row, column = geometry.direct_beam()
-    notes = [f"volume goes to {path}", f"direct beam at row {row:.2f}, column {column:.2f}"]
+    settings = sweeps[0]
+    options, parameters = settings.volume, settings.crystal.cell
+    assert parameters is not None  # as load_settings has made sure
+    path, cell = output_path(settings), Cell(*parameters)
+    read = [read_sweep(own, headers) for own, headers in zip(sweeps, scanned, strict=True)]
+    views = [sweep.view for sweep, _ in read]
 
-    series = open_frame_series(frames, experiment.angular_step, scanned)
-    background = read_background(frames, series.shape)
-    if background is not None:
-        notes.append(f"background of {background.n_frames} frames; {(~background.good).sum()} of its pixels are bad")
-    denominator = np.ones(series.n_frames)
-    if frames.normalisation_file is not None:
-        denominator = read_normalisation(frames.normalisation_file, series)
-    used = np.arange(0, series.n_frames, options.every_nth_frame)
-    phi = geometry.phi(series.angle_index[used])
-
-    grid = make_grid(options, cell, geometry, phi, series.shape)
+    grid = make_grid(options, cell, views)
     collected, symmetry = grid, None
     if options.volume_symmetrise:
         assert settings.crystal.ascii_generators is not None
@@ -146,25 +117,11 @@ def prepare(settings: Settings, scanned: Headers) -> VolumeInputs:
         if options.volume_limits is None:
             grid = symmetric_limits(grid, group)
         turns, shifts = grid.node_operations(group.hkl_operations, group.operations)
-        collected, first = grid.enclosing(turns, shifts, reached(grid, geometry, phi, series.shape))
+        collected, first = grid.enclosing(turns, shifts, reached(grid, views))
         symmetry = Symmetry(group, turns, shifts, first)
-    threshold, cutoff = settings.harvest.threshold, series.count_cutoff
+    notes = [f"volume goes to {path}", *(note for _, notes in read for note in notes)]
     inputs = VolumeInputs(
-        path=path,
-        geometry=geometry,
-        grid=grid,
-        collected=collected,
-        symmetry=symmetry,
-        slabs=0,
-        series=series,
-        frames=used,
-        microsteps=options.microsteps,
-        masks=frame_masks(frames, series, background),
-        denominator=denominator,
-        background=background,
-        threshold=np.inf if threshold is None else threshold,
-        saturation=np.inf if cutoff is None else cutoff,
-        notes=notes,
+        path, [sweep for sweep, _ in read], options.microsteps, grid, collected, symmetry, notes=notes
     )
     return _with_slabs(inputs, options.volume_memory)
 

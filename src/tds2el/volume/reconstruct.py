@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,10 @@ from tds2el.output import replaced, writing
 from tds2el.parallel import World
 from tds2el.progress import Stage
 from tds2el.settings import Settings
-from tds2el.volume.collect import FrameCollector
+from tds2el.volume.collect import FrameCollector, collect, scales_of
 from tds2el.volume.file import CHUNK, Source, VolumeWriter
 from tds2el.volume.inputs import VolumeInputs, output_path, prepare
-from tds2el.volume.sums import HITS, IntArray, Voxels, voxels
+from tds2el.volume.sums import HITS, IntArray, Scales, Voxels, voxels
 
 logger = logging.getLogger("tds2el")
 
@@ -46,16 +47,11 @@ def reconstruct(settings: Settings, world: World) -> Path:
     InputError
         On all ranks alike, for any fault of the inputs; an existing file of that name is then untouched.
     """
-    frames = settings.frames
-    assert frames is not None  # as load_settings has made sure
     threads = settings.harvest.threads or world.cores
-
-    def find() -> list[str]:
-        output_path(settings)
-        return frame_files(frames)
-
-    scanned = scan_together(find, threads, world)
-    inputs = world.attempt(lambda: prepare(settings, scanned))
+    sweeps = (settings,)
+    world.attempt(lambda: output_path(settings))
+    scanned = [scan_together(partial(_frame_files, sweep), threads, world) for sweep in sweeps]
+    inputs = world.attempt(lambda: prepare(sweeps, scanned))
     if world.rank == 0:
         for text in inputs.notes:
             logger.info("%s", text)
@@ -69,60 +65,76 @@ def reconstruct(settings: Settings, world: World) -> Path:
     return inputs.path
 
 
+def _frame_files(settings: Settings) -> list[str]:
+    assert settings.frames is not None  # as load_settings has made sure
+    return frame_files(settings.frames)
+
+
 def _reconstruct(temporary: Path | None, settings: Settings, inputs: VolumeInputs, threads: int, world: World) -> None:
-    collector = world.attempt(lambda: FrameCollector(inputs, threads, settings.harvest.check_md5, world))
+    scales, check_md5 = scales_of(inputs), settings.harvest.check_md5
+    collectors = world.attempt(
+        lambda: [FrameCollector(sweep, inputs, scales, threads, check_md5, world) for sweep in inputs.sweeps]
+    )
     summary = _Summary(inputs)
-    start = time.monotonic()
-    with world.attempt(lambda: _writer(temporary, settings, inputs)) as writer:
-        n, grid = inputs.slabs, inputs.collected
-        seconds = 0.0
-        with NodeSums((n, *grid.shape[1:], inputs.columns), world) as sums:
-            for first in range(0, grid.shape[0], n):
-                if first:
-                    sums.clear()
-                stop = min(first + n, grid.shape[0])
-                started = time.monotonic()
-                collector.collect(sums, first, stop)
-                seconds += time.monotonic() - started
-
-                def write(first: int = first, stop: int = stop) -> None:
-                    if writer is None:
-                        return
-                    with writing(inputs.path, OPTION), Stage("write", stop - first, "layer") as stage:
-                        for at, slab in _slabs(inputs, sums.array, first, stop):
-                            writer.reserve(len(slab))
-                            for corner, block in _filled_blocks(at, slab):
-                                found = voxels(block, collector.scales)
-                                writer.write(corner, found)
-                                summary.add(corner, found)
-                            stage.update(len(slab))
-
-                world.attempt(write)
-        read, hits, saturated = (world.sum(x) for x in (collector.frames_read, collector.hits, collector.saturated))
-        if writer is not None:
-            _tell(inputs, summary, hits, saturated)
-            logger.info(
-                "%d frames read at %.1f frames/s; %.1f s in all",
-                read,
-                read / max(seconds, 1e-9),
-                time.monotonic() - start,
-            )
+    start, seconds = time.monotonic(), 0.0
+    n, grid = inputs.slabs, inputs.collected
+    with (
+        world.attempt(lambda: _writer(temporary, settings, inputs)) as writer,
+        NodeSums((n, *grid.shape[1:], inputs.columns), world) as sums,
+    ):
+        for first in range(0, grid.shape[0], n):
+            if first:
+                sums.clear()
+            stop = min(first + n, grid.shape[0])
+            started = time.monotonic()
+            own_scales = collect(collectors, inputs, sums, first, stop, scales, world)
+            seconds += time.monotonic() - started
+            world.attempt(partial(_write, writer, inputs, sums.array, (first, stop), own_scales, summary))
+    read, hits, saturated = (
+        world.sum(sum(numbers))
+        for numbers in zip(*((c.frames_read, c.hits, c.saturated) for c in collectors), strict=True)
+    )
+    if world.rank == 0:
+        _tell(inputs, summary, hits, saturated)
+        rate, total = read / max(seconds, 1e-9), time.monotonic() - start
+        logger.info("%d frames read at %.1f frames/s; %.1f s in all", read, rate, total)
 
 
 def _writer(temporary: Path | None, settings: Settings, inputs: VolumeInputs) -> VolumeWriter | nullcontext[None]:
     if temporary is None:
         return nullcontext(None)
-    frames, group = inputs.frames, inputs.symmetry and inputs.symmetry.group
+    group = inputs.symmetry and inputs.symmetry.group
     source = Source(
-        series=inputs.series,
-        frames=frames,
-        phi=inputs.geometry.phi(inputs.series.angle_index[frames]),
-        denominator=inputs.denominator[frames],
+        names=[name for sweep in inputs.sweeps for name in sweep.names],
+        sweep=np.repeat(np.arange(len(inputs.sweeps)), [len(sweep.frames) for sweep in inputs.sweeps]),
+        phi=np.concatenate([sweep.phi for sweep in inputs.sweeps]),
+        denominator=np.concatenate([sweep.denominator for sweep in inputs.sweeps]),
         group=group.name if group else None,
         operations=group.hkl_operations if group else None,
     )
     with writing(inputs.path, OPTION):
-        return VolumeWriter(temporary, settings, inputs.grid, source, inputs.background is not None)
+        return VolumeWriter(temporary, settings, inputs.grid, source, inputs.has_background)
+
+
+def _write(
+    writer: VolumeWriter | None,
+    inputs: VolumeInputs,
+    sums: IntArray,
+    part: tuple[int, int],
+    scales: Scales,
+    summary: _Summary,
+) -> None:
+    """Write what was collected of a part of the first axis; on rank 0, which has the writer."""
+    if writer is None:
+        return
+    with writing(inputs.path, OPTION), Stage("write", part[1] - part[0], "layer") as stage:
+        for at, slab in _slabs(inputs, sums, *part):
+            writer.reserve(len(slab))
+            for corner, block in _filled_blocks(at, slab):
+                found = voxels(block, scales)
+                writer.write(corner, found)
+                summary.add(corner, found)
+            stage.update(len(slab))
 
 
 def _slabs(inputs: VolumeInputs, sums: IntArray, first: int, stop: int) -> Iterator[tuple[int, IntArray]]:
@@ -183,12 +195,7 @@ class _Summary:
 def _tell(inputs: VolumeInputs, summary: _Summary, hits: int, saturated: int) -> None:
     grid = inputs.grid
     if not summary.filled:
-        row, column = inputs.geometry.direct_beam()
-        logger.warning(
-            "no pixel fell into the volume: check volume_limits, mask, geometry (direct beam at row %.1f, column %.1f)",
-            row,
-            column,
-        )
+        logger.warning("no pixel fell into the volume: check volume_limits, mask and geometry")
         return
     place = ", ".join(f"{name} = {grid.axis(n)[summary.node[n]]:.4g}" for n, name in enumerate(grid.names))
     logger.info(
