@@ -322,8 +322,8 @@ def test_frames_that_do_not_reach_the_volume_are_not_read(make_scan, monkeypatch
 
     caplog.set_level("INFO", "tds2el")
     scan = make_scan(n_frames=60)
-    read, source = set(), FrameSeries.source
-    monkeypatch.setattr(FrameSeries, "source", lambda self, n: read.add(n) or source(self, n))
+    read, sources = set(), FrameSeries.sources
+    monkeypatch.setattr(FrameSeries, "sources", lambda self, n: read.update(n.tolist()) or sources(self, n))
     limits = [[x - 0.2, x + 0.2] for x in scan.places(5)[20, 30].tolist()]
     with scan.run(volume_limits=limits, volume_shape=9) as volume:
         scan.check(volume, fewest=20)

@@ -205,7 +205,7 @@ class FrameCollector:
     ) -> bool:
         """Add frames that compiled code reads; False if it cannot read all of them."""
         series = self._sweep.series
-        sources = [series.source(n) for n in frames] if self._packed else [None]
+        sources = series.sources(self._sweep.frames[part]) if self._packed else [None]
         known = [source for source in sources if source is not None]
         if len(known) < len(frames):
             return False
