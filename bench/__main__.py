@@ -54,6 +54,7 @@ SCRIPTS = (
     Script("load_speed", "--points 2e6 --repeats 1", "--points 1e7"),
     Script("fit_ranks", "--points 2e6", "--points 2e7", ranks=2),
     Script("harvest_speed", "--frames 60 --delta-max 0.05 --repeats 3", "--repeats 3", on_device=False),
+    Script("peak_search", "--frames 24 --beside 8 --repeats 1", "", on_device=False),
     Script("interpolation", "--nodes 96 --iterations 50 --more 2e6 --repeats 1", "", on_device=False),
 )
 

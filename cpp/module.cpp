@@ -10,6 +10,7 @@ void register_gather(py::module_ &m);
 void register_gridding(py::module_ &m);
 void register_halo(py::module_ &m);
 void register_headers(py::module_ &m);
+void register_peaks(py::module_ &m);
 void register_points(py::module_ &m);
 void register_symmetry(py::module_ &m);
 
@@ -22,6 +23,7 @@ PYBIND11_MODULE(_core, m) {
     register_gridding(m);
     register_halo(m);
     register_headers(m);
+    register_peaks(m);
     register_points(m);
     register_symmetry(m);
 }

@@ -25,6 +25,8 @@ filter_ranges background_prefix background_postfix background_normalisation_file
 n_spots fit_centres baseline reject spot_filter fitted_curve threads check_md5
 volume_shape volume_axes volume_limits volume_basis volume_origin volume_symmetrise microsteps every_nth_frame
 volume_file volume_memory
+maxima_file maxima_sigma maxima_threshold maxima_window maxima_min_pixels maxima_max_pixels
+normalise_from header_key normalise_region normalisation_output
 """
 
 
@@ -109,6 +111,9 @@ def test_every_default_is_a_value_of_its_kind(option: Option) -> None:
         ("volume_limits", [[-3, 3], (0, 1), [-0.5, 0.5]], ((-3.0, 3.0), (0.0, 1.0), (-0.5, 0.5))),
         ("volume_basis", [[1, 1, 0], [1, -1, 0], [0, 0, 1]], ((1.0, 1.0, 0.0), (1.0, -1.0, 0.0), (0.0, 0.0, 1.0))),
         ("volume_origin", [0, 0, 0], (0.0, 0.0, 0.0)),
+        ("maxima_window", 11.0, 11),
+        ("normalise_region", [[0, 9], (5, 7.0)], ((0, 9), (5, 7))),
+        ("normalise_region", "quiet.edf", Path("/data/quiet.edf")),
         ("A_variables", [ZERO] * 14, None),
         ("A_variables", [ZERO, -1, *[ZERO] * 12], None),
     ],
@@ -207,6 +212,11 @@ def test_corrections_by_place_and_by_name_are_the_same() -> None:
         ("spot_filter", {"min_coverage": 2}, "min_coverage must be a number not below 0 and not above 1"),
         ("filter_ranges", [[5, 2, "m.edf"]], "0 <= first <= last"),
         ("filter_ranges", [[1, "m.edf"]], "entry 1 must be [first frame, last frame, name of a mask]"),
+        ("maxima_window", 10, "odd whole number from 3 to 999"),
+        ("maxima_window", 1, "odd whole number from 3 to 999"),
+        ("normalise_region", [[0, 9]], "[[first row, last row]"),
+        ("normalise_region", [[0, 9], [7, 5]], "columns must be 0 <= first <= last"),
+        ("normalise_region", [[0, 1.5], [5, 7]], "rows must be two whole numbers"),
         ("baseline", "flat", '"constant" or "linear"'),
         ("background_scale", 1, '"monitor" or "free"'),
         ("reject", 0, "positive number, or None"),

@@ -72,8 +72,9 @@ def test_data_files_are_installed(distribution: metadata.Distribution) -> None:
 def test_metadata(distribution: metadata.Distribution) -> None:
     assert distribution.version == tds2el.__version__
     assert distribution.metadata["License-Expression"] == "MIT"
-    (command,) = distribution.entry_points.select(group="console_scripts")
-    assert (command.name, command.value) == ("tds2el", "tds2el.cli.main:main")
+    commands = {c.name: c.value for c in distribution.entry_points.select(group="console_scripts")}
+    assert commands["tds2el"] == "tds2el.cli.main:main"
+    assert commands["tds2el_extract_maxima"] == "tds2el.cli.extract_maxima:main"
 
 
 def test_only_extras_bring_an_mpi_runtime_and_an_opencl_driver(distribution: metadata.Distribution) -> None:

@@ -231,3 +231,35 @@ def symmetrise(
     shifts: npt.NDArray[np.int64],  # (n, 3)
     threads: int,
 ) -> npt.NDArray[np.int64]: ...
+
+# peaks
+class PeakFinder:
+    def __init__(
+        self,
+        *,
+        mask: npt.NDArray[np.bool_],
+        threshold: float,  # NaN: sigma decides
+        sigma: float,
+        saturated_above: float,
+        saturated_from: float,
+        window: int,
+        most: int,
+        threads: int = 1,
+    ) -> None: ...
+    def set_mask(self, mask: npt.NDArray[np.bool_]) -> None: ...
+    # Of each frame: the number of its regions; its background (frames, 2): mean counts and pixels that count; sums
+    # (regions, 18) as peaks/regions.py names them; runs of pixels (runs, 4): row, first and end column, region. Beyond
+    # `most` regions neither of the last two; with faults (frame, text) nothing else.
+    def frames(
+        self, sources: Sequence[_Source]
+    ) -> tuple[
+        npt.NDArray[np.int64],
+        npt.NDArray[np.float64],
+        list[npt.NDArray[np.float64]],
+        list[npt.NDArray[np.int32]],
+        list[tuple[int, str]],
+    ]: ...
+
+def link_runs(
+    one: npt.NDArray[np.int32], other: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int64]: ...  # (pairs, 2): regions of two frames with a pixel in common

@@ -36,7 +36,7 @@ class Kind:
     path: Literal["", "file", "prefix", "masks"] = ""
 
 
-Run = Literal["harvest", "volume", "fitSpots", "every run", "extract-maxima", "align"]
+Run = Literal["harvest", "volume", "fitSpots", "every run", "extract-maxima", "align", "normalise"]
 """What can need an option: a harvest, a volume, a fit, every run of `tds2el input.par`, another command."""
 
 
@@ -141,6 +141,20 @@ def integer(text: str, low: int, high: float = math.inf) -> Kind:
         return int(value)
 
     return Kind(text, convert)
+
+
+def odd(low: int, high: float = math.inf) -> Kind:
+    """An odd whole number from `low` to `high`, which are odd too."""
+    whole = integer("", low, high)
+
+    def convert(value: object) -> object:
+        converted = whole.convert(value)
+        if not isinstance(converted, int) or converted % 2 == 0:
+            raise _NotThisKind
+        return converted
+
+    range_ = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+    return Kind(f"an odd whole number {range_}", convert)
 
 
 def choice(*names: str | None) -> Kind:
@@ -302,6 +316,20 @@ def _masks_of_frames(value: object) -> tuple[tuple[int, int, str], ...] | None:
     return tuple(masks)
 
 
+def _region(value: object) -> object:
+    """A rectangle, both ends included, or the name of a mask."""
+    if value is None or isinstance(value, str):
+        return None if value is None else _text(value)
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise _NotThisKind
+    for name, pair in zip(("rows", "columns"), value, strict=True):
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(is_number(x) and x == int(x) for x in pair):
+            raise ValueError(f"{name} must be two whole numbers [first, last]")
+        if not 0 <= pair[0] <= pair[1]:
+            raise ValueError(f"{name} must be 0 <= first <= last")
+    return tuple((int(first), int(last)) for first, last in value)
+
+
 def _spots(value: object) -> object:
     return value if value == "auto" else _reflections(value)
 
@@ -371,6 +399,7 @@ DEVICE = Kind('None, "GPU", "CPU", "numpy" or "platform:device"', _device)
 INACTIVE = Kind("0, False or None (not available in this version)", _inactive)
 CORRECTIONS = Kind("14 times minimiser.Variable(value, min, max) or −n, or a dict by name", corrections_from_value)
 SPOT_FILTER = Kind('{"min_points": 1000, …}, or None', _spot_limits)
+REGION = Kind("[[first row, last row], [first column, last column]], the name of a mask, or None", _region, "file")
 SPOTS = Kind('a list of reflections [h, k, l], or "auto"', _spots)
 MASKS = Kind("a list of [first frame, last frame, name of a mask], or None", _masks_of_frames, "masks")
 VECTOR = Kind("three numbers", _vector)

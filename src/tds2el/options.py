@@ -10,7 +10,7 @@ import difflib
 from tds2el import kinds
 from tds2el.kinds import ANY, FILE, FLAG, INACTIVE, NOT_NEGATIVE, POSITIVE, Option, Run, choice, integer, optional
 
-READS_FRAMES: tuple[Run, ...] = ("harvest", "volume", "extract-maxima")
+READS_FRAMES: tuple[Run, ...] = ("harvest", "volume", "extract-maxima", "normalise")
 KNOWS_EXPERIMENT: tuple[Run, ...] = ("harvest", "volume", "align")
 KNOWS_CELL: tuple[Run, ...] = ("harvest", "volume")
 
@@ -75,7 +75,7 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("kappa", ANY, 0.0, "goniometer: rotation about the kappa axis", "°"),
         Option("phi", ANY, 0.0, "goniometer: phi at the middle of the first frame", "°"),
         Option("angular_step", kinds.NOT_ZERO, None,
-               "step of phi from frame to frame", "°", needed=KNOWS_EXPERIMENT),
+               "step of phi from frame to frame", "°", needed=(*KNOWS_EXPERIMENT, "extract-maxima")),
         Option("r1", ANY, 0.0, "orientation of the crystal: rotation about axis 1, applied first", "°"),
         Option("r2", ANY, 0.0, "orientation of the crystal: rotation about axis 2, applied second", "°"),
         Option("r3", ANY, 0.0, "orientation of the crystal: rotation about axis 3, applied last", "°"),
@@ -178,6 +178,26 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("testSpot_Niter", kinds.COUNT, 100, "iterations of the interpolation"),
     ),
     "Companion programs": (
+        Option("maxima_file", optional(FILE), None,
+               "table of peaks that extract-maxima writes; None: maxima.h5 in output_folder"),
+        Option("maxima_sigma", POSITIVE, 6.0,
+               "a pixel is part of a peak if it exceeds its surroundings by so many times their counting noise"),
+        Option("maxima_threshold", optional(POSITIVE), None,
+               "the same for counts above this, instead of maxima_sigma", "counts"),
+        Option("maxima_window", kinds.odd(3, 999), 15,
+               "edge of the square round a pixel in which its background is averaged", "pixel"),
+        Option("maxima_min_pixels", kinds.COUNT, 3, "pixels that a peak has at least, over all its frames"),
+        Option("maxima_max_pixels", kinds.COUNT, 10_000, "pixels that it has at most; rings and streaks have more"),
+        Option("normalise_from", choice("headers", "frames"), "headers",
+               "where normalise takes denominators from: the frames' headers, or the counts themselves"),
+        Option("header_key", optional(kinds.TEXT), None,
+               "what counts the beam in the headers: a keyword, a counter of an EDF file, or a path in HDF5 files; "
+               "None: Flux and other usual names"),
+        Option("normalise_region", kinds.REGION, None,
+               "where normalise averages the frames: [[first row, last row], [first column, last column]] or a mask "
+               "(1: use); None: everywhere"),
+        Option("normalisation_output", optional(FILE), None,
+               "normalisation_file that normalise writes; None: normalisation.txt in output_folder"),
         Option("transform_only", INACTIVE, 0, "1: only write the peaks as points in reciprocal space"),
         Option("variations", INACTIVE, None, "geometry and cell parameters to refine against the peaks"),
     ),

@@ -154,6 +154,28 @@ class ViewSettings:
 
 
 @dataclass(frozen=True)
+class PeakSettings:
+    """How to search for peaks; counts per pixel, sizes in pixels."""
+
+    maxima_file: Path | None
+    maxima_sigma: float
+    maxima_threshold: float | None
+    maxima_window: int
+    maxima_min_pixels: int
+    maxima_max_pixels: int
+
+
+@dataclass(frozen=True)
+class NormaliseSettings:
+    """Where the denominators of the frames come from."""
+
+    normalise_from: Literal["headers", "frames"]
+    header_key: str | None
+    normalise_region: tuple[tuple[int, int], tuple[int, int]] | Path | None
+    normalisation_output: Path | None
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """What to do, and with which files."""
 
@@ -174,7 +196,7 @@ class Settings:
     Attributes
     ----------
     experiment, frames
-        None only where load_from_file brings the experiment and the par-files do not give it.
+        None only where load_from_file brings the experiment and the par-files do not give it, or a command needs none.
     values
         Resolved value of every option in plain types that JSON knows; infinite bounds are None.
     where
@@ -192,6 +214,8 @@ class Settings:
     volume: VolumeSettings
     fit: FitSettings
     view: ViewSettings
+    peaks: PeakSettings
+    normalise: NormaliseSettings
     run: RunSettings
     input_file: Path
     conf_file: Path
@@ -201,7 +225,7 @@ class Settings:
     warnings: tuple[str, ...]
 
 
-Command = Literal["run", "extract-maxima", "align"]
+Command = Literal["run", "extract-maxima", "align", "normalise"]
 CELL = ("AA", "BB", "CC", "aAA", "aBB", "aCC")
 
 
@@ -233,18 +257,22 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = (), command
         _check_run(values, input_file)
     else:
         _check_command(command, values, input_file)
-    _check_halves(sources, values, input_file)
+    if command in ("run", "align"):
+        _check_halves(sources, values, input_file)
     _check_radii(values, where)
     _check_curve(values, where)
     _check_cell(values, where)
+    _check_sizes(values, where)
     return Settings(
-        experiment=None if values["pixel_size"] is None else experiment_from_values(values),
+        experiment=experiment_from_values(values) if _is_complete(values) else None,
         crystal=CrystalSettings(**_own(CrystalSettings, values)),
         frames=None if values["images_prefix"] is None else FrameSettings(**_own(FrameSettings, values)),
         harvest=HarvestSettings(**_own(HarvestSettings, values)),
         volume=VolumeSettings(**_own(VolumeSettings, values)),
         fit=FitSettings(**_own(FitSettings, values)),
         view=ViewSettings(**_own(ViewSettings, values)),
+        peaks=PeakSettings(**_own(PeakSettings, values)),
+        normalise=NormaliseSettings(**_own(NormaliseSettings, values)),
         run=RunSettings(**_own(RunSettings, values)),
         input_file=sources.input_file,
         conf_file=sources.conf_file,
@@ -260,6 +288,11 @@ def experiment_from_values(values: Mapping[str, Any]) -> Experiment:
     own = _own(Experiment, values)
     own["normal_to_pol"] = tuple(own["normal_to_pol"])
     return Experiment(**own)
+
+
+def _is_complete(values: Mapping[str, Any]) -> bool:
+    own = [field.name for field in fields(Experiment)]
+    return all(values[option.name] is not None for option in OPTIONS if option.name in own and option.needed)
 
 
 def _own(group: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -364,6 +397,15 @@ def _check_curve(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
     if values["fitSpots"] and values["report"] and not values["fitted_curve"]:
         raise InputError(
             f"{where['fitted_curve']}: fitted_curve = False leaves out what the report draws: set report = False too"
+        )
+
+
+def _check_sizes(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    fewest, most = values["maxima_min_pixels"], values["maxima_max_pixels"]
+    if fewest > most:
+        raise InputError(
+            f"{where['maxima_min_pixels']}: maxima_min_pixels = {fewest} must not be above maxima_max_pixels = {most} "
+            f"({where['maxima_max_pixels']})"
         )
 
 

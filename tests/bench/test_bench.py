@@ -79,6 +79,14 @@ def test_from_a_harvest_file_to_constants(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
 
 
+def test_peaks_are_those_of_scipy(tmp_path):
+    result, output = run(tmp_path, "peak_search.py", "--frames", "4", "--beside", "3", "--repeats", "1")
+    assert result["common"] == 1
+    assert result["peaks"]["ours"] == result["peaks"]["scipy"] > 15
+    assert [figure["unit"] for figure in result["figures"]] == ["ms", "s"]
+    assert "search per Pilatus 2M frame" in output
+
+
 def test_a_missed_target_is_marked():
     from figures import figure, table
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tds2el.errors import InputError
-from tds2el.experiment.monitor import read_normalisation
+from tds2el.experiment.monitor import read_normalisation, write_normalisation
 
 
 def series(*names: Path | str) -> Any:
@@ -71,3 +71,19 @@ def test_refused(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"normalisation_file .*none\.txt: cannot be read: No such file"):
         read_normalisation(tmp_path / "none.txt", series("/data/f.cbf"))
+
+
+def test_what_is_written_is_read_to_the_last_digit(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    names = [tmp_path / "frames/my scan_1.cbf", "/elsewhere/f.h5::0", "/elsewhere/f.h5::1", tmp_path / "#1.cbf"]
+    values = np.array([1 / 3, 1.0, np.nextafter(1.0, 2), 1e-7])
+    path = tmp_path / "normalisation.txt"
+    write_normalisation(path, [str(name) for name in names], values, "from Flux\nmedian 3")
+    np.testing.assert_array_equal(read_normalisation(path, series(*names)), values)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[:3] == ["# from Flux", "# median 3", "frames/my scan_1.cbf 0.3333333333333333"]
+    # Moved together, they belong together.
+    (tmp_path / "moved").mkdir()
+    path.rename(tmp_path / "moved/normalisation.txt")
+    moved = series(tmp_path / "moved/frames/my scan_1.cbf")
+    np.testing.assert_array_equal(read_normalisation(tmp_path / "moved/normalisation.txt", moved), values[:1])

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "run": "harvest, dry run and fit (this word may be left out)",
+    "extract-maxima": "find the Bragg peaks in the frames",
+    "normalise": "write the denominators of the frames, from their headers or counts",
     "report": "put the result of a fit on one page, with pictures",
     "simulate-scan": "write the frames of a virtual crystal",
     "demo": "simulate calcite, harvest, fit, and compare with the truth",

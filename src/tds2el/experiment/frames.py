@@ -2,7 +2,7 @@
 
 import contextlib
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
@@ -16,6 +16,10 @@ from tds2el.experiment import angles, headers, images
 from tds2el.experiment.headers import Headers
 from tds2el.parallel import World
 from tds2el.settings import FrameSettings
+
+Source = str | images.Chunk | npt.NDArray[Any]
+"""What compiled code takes for a frame: the path of a CBF, a packed frame of an Eiger file, an image."""
+Take = Callable[[Sequence[int], Sequence[Source]], list[tuple[int, str]]]
 
 
 @dataclass(eq=False)
@@ -44,6 +48,7 @@ class FrameSeries:
     _frames_in_file: npt.NDArray[np.int64]
     option: str = "images_prefix"
     _open: images.ImageFile | None = field(default=None, repr=False)
+    _compiled: bool = field(default=True, repr=False)  # until a frame turns out to be of a kind that only fabio reads
 
     def __post_init__(self) -> None:
         self._ends = np.cumsum(self._frames_in_file)
@@ -100,6 +105,35 @@ class FrameSeries:
                 found.append(path if path.lower().endswith(".cbf") else None)
         return found
 
+    def feed(self, frames: Sequence[int], take: Take) -> None:
+        """Give frames to compiled code: all at once if it can read them itself, else one at a time as images.
+
+        Parameters
+        ----------
+        frames : indices of the frames
+        take : called with indices and as many sources; returns what is wrong: position among them and why, "" for a
+            file that compiled code cannot read
+
+        Raises
+        ------
+        InputError
+            Names the frame that has vanished, is truncated or damaged, or of another shape.
+        """
+        sources = self.sources(np.array(frames)) if self._compiled else [None]
+        known = [source for source in sources if source is not None]
+        if len(known) == len(frames):
+            faults = take(frames, known)
+            if not faults:
+                return
+            position, reason = faults[0]
+            frame = frames[position]
+            if reason:
+                raise images.damaged(self.names[frame], reason)
+            self.read(frame)  # which says what is wrong, if anything is
+            self._compiled = False
+        for n in frames:
+            take([n], [self.read(n)])
+
     def check_md5(self, n: int) -> None:
         """Raise InputError if frame ``n`` is a CBF whose checksum says that it is damaged."""
         i = int(np.searchsorted(self._ends, n, side="right"))
@@ -155,20 +189,43 @@ def open_frame_series(frames: FrameSettings, angular_step: float, scanned: Heade
     """
     found = scan_files(frame_files(frames)) if scanned is None else scanned
     _check_found(found, frames.images_prefix, frames.images_postfix)
-    numbers = angles.frame_numbers(found.files, frames.images_prefix, frames.images_postfix)
     if frames.frame_angle == "number":
-        if np.any(found.n_frames > 1):
-            stack = found.files[int(np.argmax(found.n_frames))]
-            raise InputError(f'{stack}: frame_angle = "number" needs one frame per file; use "header"')
-        files, x = angles.order_by_number(found.files, numbers)
-        return _series(replace(found, files=files), x)
+        return _series(*_by_number(found, frames))
     if frames.frame_angle is None:
+        numbers = angles.frame_numbers(found.files, frames.images_prefix, frames.images_postfix)
         angles.check_numbers(found.files, numbers)
-    scan, names = angles.scan_angles(found), _names(found)
+    scan, names = angles.scan_angles(found), frame_names(found)
     if frames.frame_angle == "header":
         return _series(found, angles.index_from_header(names, scan, angular_step))
     angles.check_angles(names, scan, angular_step)
     return _series(found, np.arange(len(names), dtype=np.float64))
+
+
+def in_order(found: Headers, frames: FrameSettings) -> Headers:
+    """The files in the order of the scan, as far as their names tell it.
+
+    Raises
+    ------
+    InputError
+        No file found; with ``frame_angle = "number"``, a name without a number, or with that of another.
+    """
+    _check_found(found, frames.images_prefix, frames.images_postfix)
+    return _by_number(found, frames)[0] if frames.frame_angle == "number" else found
+
+
+def _by_number(found: Headers, frames: FrameSettings) -> tuple[Headers, npt.NDArray[np.float64]]:
+    """The files in the order of their numbers, and these less the first."""
+    if np.any(found.n_frames > 1):
+        stack = found.files[int(np.argmax(found.n_frames))]
+        raise InputError(f'{stack}: frame_angle = "number" needs one frame per file; use "header"')
+    numbers = angles.frame_numbers(found.files, frames.images_prefix, frames.images_postfix)
+    files, x = angles.order_by_number(found.files, numbers)
+    return replace(found, files=files), x
+
+
+def open_unturned_series(found: Headers) -> FrameSeries:
+    """Frames in the order of these files, whatever their angles; InputError if the first cannot be read."""
+    return _series(found, np.arange(found.n_frames.sum(), dtype=np.float64))
 
 
 def open_still_series(prefix: str, postfix: str, option: str) -> FrameSeries:
@@ -190,7 +247,8 @@ def open_still_series(prefix: str, postfix: str, option: str) -> FrameSeries:
     return _series(found, np.arange(found.n_frames.sum(), dtype=np.float64), option)
 
 
-def _names(found: Headers) -> list[str]:
+def frame_names(found: Headers) -> list[str]:
+    """The name of every frame: that of its file, ``file::i`` for frame i of several."""
     if np.all(found.n_frames == 1):
         return found.files
     pairs = zip(found.files, found.n_frames.tolist(), strict=True)
@@ -202,7 +260,7 @@ def _series(found: Headers, angle_index: npt.NDArray[np.float64], option: str = 
     if mask is not None and mask.shape != first.shape:
         raise InputError(f"{found.files[0]}: its pixel_mask has the shape {mask.shape}, its frames {first.shape}")
     return FrameSeries(
-        names=_names(found),
+        names=frame_names(found),
         shape=(first.shape[0], first.shape[1]),
         dtype=first.dtype,
         angle_index=angle_index,
@@ -257,16 +315,17 @@ def scan_files(files: Sequence[str], threads: int = 1) -> Headers:
     return headers.joined([*parts, headers.single_frames(files[begin:], numbers[begin:])])
 
 
-def scan_together(frames: FrameSettings, threads: int, world: World) -> Headers:
-    """The headers of all frames of a series, each read by one rank (collective).
+def scan_together(find: Callable[[], list[str]], threads: int, world: World) -> Headers:
+    """What `scan_files` says of all the files that `find` finds, each looked at by one rank (collective).
+
+    One rank lists the folder: if many do at once they wait for each other, and what they see may differ.
 
     Raises
     ------
     InputError
-        On all ranks alike: no file is found, or one cannot be read.
+        On all ranks alike, whatever is wrong on one of them.
     """
-    # One rank lists the folder: if many do at once they wait for each other, and what they see may differ.
-    files = world.gather_all(world.attempt(lambda: frame_files(frames) if world.rank == 0 else []))[0]
+    files = world.gather_all(world.attempt(lambda: find() if world.rank == 0 else []))[0]
     share = np.array_split(np.arange(len(files)), world.size)[world.rank]
     own = world.attempt(lambda: scan_files([files[i] for i in share], threads))
     return world.attempt(partial(headers.joined, world.gather_all(own)))

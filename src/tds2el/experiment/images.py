@@ -92,6 +92,17 @@ def file_heads(paths: Sequence[str], threads: int = 1) -> tuple[npt.NDArray[np.f
     return numbers, heads
 
 
+def file_head(path: str) -> bytes:
+    """First bytes of a (perhaps compressed) file; of a CBF, which is to be complete, its header.
+
+    Raises
+    ------
+    InputError
+        A file that cannot be read; a CBF that is not as long as its header says.
+    """
+    return _checked_head(path, None)
+
+
 def _checked_head(path: str, found: tuple[bytes, int] | None) -> bytes:
     packed = path.endswith((".gz", ".bz2"))
     if found is None or packed:

@@ -1,7 +1,8 @@
-"""The normalisation of each frame, from a file of two columns."""
+"""The normalisation of each frame, in a file of two columns."""
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from tds2el.errors import InputError
 from tds2el.experiment.frames import FrameSeries
+from tds2el.output import replaced
 
 
 def read_normalisation(
@@ -48,6 +50,40 @@ def read_normalisation(
             raise InputError(f"{path}:{line}: denominator {value:g} of frame {frame} is not a positive number")
         denominators[n] = value
     return denominators
+
+
+def write_normalisation(
+    path: str | Path,
+    names: Sequence[str],
+    denominators: npt.NDArray[np.float64],
+    remark: str,
+    option: str = "normalisation_output",
+) -> None:
+    """Write denominators as `read_normalisation` reads them, to the last digit.
+
+    Parameters
+    ----------
+    path
+        Frames in its folder or below are named from there on, so that all can be moved together; others with full path.
+    names : sequence of str
+        As in `FrameSeries`.
+    denominators : ndarray, shape (n_frames,)
+    remark : str
+        Where they come from: a comment at the head of the file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written; one of that name is then untouched.
+    """
+    folder = os.path.abspath(Path(path).parent)
+    lines = [f"# {line}" for line in remark.splitlines()]
+    for name, value in zip(names, denominators.tolist(), strict=True):
+        full = os.path.abspath(name)
+        inside = os.path.relpath(full, folder) if full.startswith(os.path.join(folder, "")) else full
+        lines.append(f"{full if inside.startswith('#') else inside} {value!r}")
+    with replaced(Path(path), option) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
 
 
 _Rows = dict[str, list[tuple[int, float]]]

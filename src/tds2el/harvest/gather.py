@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tds2el.experiment.images import Chunk, damaged
+from tds2el.experiment.frames import Source
 from tds2el.harvest.assemble import Piece, PointList
 from tds2el.harvest.file import LOSSES
 from tds2el.harvest.inputs import Inputs
 
 IntArray = npt.NDArray[np.int64]
-# What the compiled gatherer takes: the path of a CBF, a packed frame of an Eiger file, an image.
-Source = str | Chunk | npt.NDArray[Any]
 
 
 class FrameGatherer:
@@ -65,7 +63,6 @@ class FrameGatherer:
             threads=threads,
         )
         self._masks_in_force: tuple[int, ...] = ()
-        self._packed = True  # until a frame turns out to be of a kind that only fabio reads
         self.frames, first = np.unique(plan.frame, return_index=True)
         self._first = np.append(first, plan.frame.size)
         # Lab to crystal, of all frames at once: no rank has other bits than the rest.
@@ -92,31 +89,12 @@ class FrameGatherer:
             if self._masks_in_force != chosen:
                 self._gatherer.set_mask(masks.mask(int(self.frames[members[0]])))
                 self._masks_in_force = chosen
-            if not self._read_packed(members):
-                for i in members:
-                    self._gather([i], [self._inputs.series.read(int(self.frames[i]))])
+            self._inputs.series.feed(self.frames[members].tolist(), self._gather)
 
-    def _read_packed(self, members: list[int]) -> bool:
-        """Read frames in compiled code; False if that cannot read all of them."""
-        series = self._inputs.series
-        sources = series.sources(self.frames[members]) if self._packed else [None]
-        known = [source for source in sources if source is not None]
-        if len(known) < len(members):
-            return False
-        faults = self._gather(members, known)
-        if not faults:
-            return True
-        position, reason = faults[0]
-        frame = int(self.frames[members[position]])
-        if reason:
-            raise damaged(series.names[frame], reason)
-        series.read(frame)  # which says what is wrong, if anything is
-        self._packed = False
-        return False
-
-    def _gather(self, members: list[int], sources: Sequence[Source]) -> list[tuple[int, str]]:
+    def _gather(self, part: Sequence[int], sources: Sequence[Source]) -> list[tuple[int, str]]:
         """Add what is found in successive frames, or return what is wrong with them."""
-        frames, plan = self.frames[members], self._inputs.plan
+        frames, plan = np.array(part), self._inputs.plan
+        members = np.searchsorted(self.frames, frames)
         visits = slice(self._first[members[0]], self._first[members[-1] + 1])
         number = np.diff(self._first[members[0] : members[-1] + 2])
         blobs = plan.blob[visits]

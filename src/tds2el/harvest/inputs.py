@@ -14,7 +14,7 @@ from tds2el.crystal.centring import neighbour_vectors
 from tds2el.crystal.symmetry import point_group, with_replicas
 from tds2el.errors import InputError
 from tds2el.experiment.background import Background, read_background
-from tds2el.experiment.frames import FrameSeries, open_frame_series, scan_together
+from tds2el.experiment.frames import FrameSeries, frame_files, open_frame_series, scan_together
 from tds2el.experiment.geometry import Geometry
 from tds2el.experiment.headers import Headers
 from tds2el.experiment.mask import FrameMasks, read_mask, read_ranges
@@ -127,13 +127,13 @@ def read_headers(settings: Settings, threads: int, world: World) -> Headers:
         On all ranks alike: what a harvest needs is missing, or a file cannot be read.
     """
 
-    def check() -> FrameSettings:
+    def find() -> list[str]:
         _, _, frames, cell, _, _ = _required(settings)
         if settings.harvest.collectSpots != "auto":
             reflections(settings.harvest, settings.crystal, cell)
-        return frames
+        return frame_files(frames)
 
-    return scan_together(world.attempt(check), threads, world)
+    return scan_together(find, threads, world)
 
 
 def prepare(settings: Settings, scan: ScanInputs | None = None, scanned: Headers | None = None) -> Inputs:

@@ -77,13 +77,6 @@ def _spots(value: object) -> object:
     return value if value == "auto" else kinds.REFLECTIONS.convert(value)
 
 
-def _odd(value: object) -> int:
-    number = kinds.integer("", 5).convert(value)
-    if not isinstance(number, int) or number % 2 == 0:
-        raise ValueError("must be an odd whole number of at least 5")
-    return number
-
-
 def _second_lattice(value: object) -> SecondLattice | None:
     if value is None:
         return None
@@ -129,7 +122,7 @@ TENSOR = Kind("6 rows of 6 numbers", _tensor)
 SHAPE = Kind("[rows, columns]", _shape)
 INTERVALS = Kind("a list of [first, last]", _intervals)
 SPOTS = Kind('"auto" or a list of reflections [h, k, l]', _spots)
-ODD = Kind("an odd whole number of at least 5", _odd)
+ODD = kinds.odd(5)
 SECOND_LATTICE = Kind("[fraction, r1, r2, r3], or None", _second_lattice)
 SHADOW = Kind("[row, column, radius, drow, dcolumn, transmission], or None", _shadow)
 GEOMETRY_ERROR = Kind('{"r1": number, …}, or None', _geometry_error)

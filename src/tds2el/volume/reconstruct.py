@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from tds2el.errors import InputError
-from tds2el.experiment.frames import scan_together
+from tds2el.experiment.frames import frame_files, scan_together
 from tds2el.node_memory import NodeSums
 from tds2el.output import replaced, writing
 from tds2el.parallel import World
 from tds2el.progress import Stage
-from tds2el.settings import FrameSettings, Settings
+from tds2el.settings import Settings
 from tds2el.volume.collect import FrameCollector, collect, scales_of
 from tds2el.volume.file import CHUNK, Source, VolumeWriter
 from tds2el.volume.inputs import VolumeInputs, output_path, prepare
@@ -50,7 +50,7 @@ def reconstruct(settings: Settings, world: World) -> Path:
     threads = settings.harvest.threads or world.cores
     sweeps = (settings,)
     world.attempt(lambda: output_path(settings))
-    scanned = [scan_together(_frames(sweep), threads, world) for sweep in sweeps]
+    scanned = [scan_together(partial(_frame_files, sweep), threads, world) for sweep in sweeps]
     inputs = world.attempt(lambda: prepare(sweeps, scanned))
     if world.rank == 0:
         for text in inputs.notes:
@@ -65,9 +65,9 @@ def reconstruct(settings: Settings, world: World) -> Path:
     return inputs.path
 
 
-def _frames(settings: Settings) -> FrameSettings:
+def _frame_files(settings: Settings) -> list[str]:
     assert settings.frames is not None  # as load_settings has made sure
-    return settings.frames
+    return frame_files(settings.frames)
 
 
 def _reconstruct(temporary: Path | None, settings: Settings, inputs: VolumeInputs, threads: int, world: World) -> None:

@@ -1,0 +1,1 @@
+"""The denominators of the frames, from their headers or from their counts."""

@@ -1,0 +1,1 @@
+"""The search for Bragg peaks in frames."""
