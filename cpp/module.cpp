@@ -7,6 +7,7 @@ void register_bitshuffle(py::module_ &m);
 void register_cbf(py::module_ &m);
 void register_fista(py::module_ &m);
 void register_gather(py::module_ &m);
+void register_gridding(py::module_ &m);
 void register_halo(py::module_ &m);
 void register_headers(py::module_ &m);
 void register_peaks(py::module_ &m);
@@ -19,6 +20,7 @@ PYBIND11_MODULE(_core, m) {
     register_cbf(m);
     register_fista(m);
     register_gather(m);
+    register_gridding(m);
     register_halo(m);
     register_headers(m);
     register_peaks(m);

@@ -23,6 +23,8 @@ testSpot_N testSpot_beta testSpot_Niter ftols do_Minimisation transform_only var
 centring output_folder frame_angle threshold_action scale relative_error device report
 filter_ranges background_prefix background_postfix background_normalisation_file background_exposures background_scale
 n_spots fit_centres baseline reject spot_filter fitted_curve threads check_md5
+volume_shape volume_axes volume_limits volume_basis volume_origin volume_symmetrise microsteps every_nth_frame
+volume_file volume_memory
 maxima_file maxima_sigma maxima_threshold maxima_window maxima_min_pixels maxima_max_pixels
 normalise_from header_key normalise_region normalisation_output
 """
@@ -103,6 +105,12 @@ def test_every_default_is_a_value_of_its_kind(option: Option) -> None:
         ("collectSpots", "auto", "auto"),
         ("filter_ranges", [[0, 9, "m.edf"]], ((0, 9, Path("/data/m.edf")),)),
         ("spot_filter", {"min_points": 100}, {"min_points": 100.0}),
+        ("DO_ELASTIC", 0, False),
+        ("volume_shape", 101, (101, 101, 101)),
+        ("volume_shape", [101, 51.0, 1], (101, 51, 1)),
+        ("volume_limits", [[-3, 3], (0, 1), [-0.5, 0.5]], ((-3.0, 3.0), (0.0, 1.0), (-0.5, 0.5))),
+        ("volume_basis", [[1, 1, 0], [1, -1, 0], [0, 0, 1]], ((1.0, 1.0, 0.0), (1.0, -1.0, 0.0), (0.0, 0.0, 1.0))),
+        ("volume_origin", [0, 0, 0], (0.0, 0.0, 0.0)),
         ("maxima_window", 11.0, 11),
         ("normalise_region", [[0, 9], (5, 7.0)], ((0, 9), (5, 7))),
         ("normalise_region", "quiet.edf", Path("/data/quiet.edf")),
@@ -212,6 +220,19 @@ def test_corrections_by_place_and_by_name_are_the_same() -> None:
         ("baseline", "flat", '"constant" or "linear"'),
         ("background_scale", 1, '"monitor" or "free"'),
         ("reject", 0, "positive number, or None"),
+        ("volume_shape", 0, "three whole numbers of at least 1, or one for all"),
+        ("volume_shape", [101, 101], "three whole numbers of at least 1"),
+        ("volume_shape", [101, 101, 1.5], "three whole numbers of at least 1"),
+        ("volume_shape", 10_000, "more than 1e+11 voxels"),
+        ("volume_axes", "xyz", '"hkl" or "cartesian"'),
+        ("volume_limits", [[-1, 1]] * 2, "three pairs [min, max]"),
+        ("volume_limits", [[-1, 1], [0, 0], [0, 1]], "entry 2 must be [min, max] with min < max"),
+        ("volume_basis", [[1, 0, 0], [0, 1, 0], [0, 0, 0]], "entry 3 is 0 0 0"),
+        ("volume_basis", [[1, 0, 0], [0, 1], [0, 0, 1]], "entry 2 must be three numbers"),
+        ("volume_origin", None, "three numbers"),
+        ("microsteps", 0, "from 1 to 1000"),
+        ("every_nth_frame", 0, "at least 1"),
+        ("volume_memory", 0, "positive number, or None"),
     ],
 )
 def test_refused_with_name_value_and_place(name: str, value: object, says: str) -> None:
@@ -226,7 +247,6 @@ def test_refused_with_name_value_and_place(name: str, value: object, says: str) 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("DO_ELASTIC", 0),
         ("transform_only", 1),
         ("variations", {"r1": [-1, 1]}),
     ],

@@ -175,6 +175,65 @@ def join_runs(
     type: np.dtype[Any],
 ) -> npt.NDArray[Any]: ...
 
+# gridding
+class VolumeGridder:
+    def __init__(
+        self,
+        *,
+        masks: npt.NDArray[np.bool_],  # (n, rows, columns)
+        pixel_to_lab: npt.ArrayLike,
+        beam: npt.ArrayLike,
+        lmbda: float,
+        in_plane: npt.ArrayLike,
+        normal: npt.ArrayLike,
+        pol_degree: float,
+        dist: float,
+        saturation: float,
+        threshold: float,
+        rate: npt.NDArray[np.float64] | None,  # of the background, (rows, columns)
+        count_scale: float,
+        correction_scale: float,
+        background_scale: float,
+        threads: int,
+    ) -> None: ...
+    # Turns (frames, microsteps, 3, 3) take Q in the lab to the place among the nodes, less the shift (3,).
+    # Sums are (n0, n1, n2, 3 or 5): counts, correction, hits; background and its variance.
+    def frames(
+        self,
+        *,
+        sources: Sequence[_Source],
+        turns: npt.NDArray[np.float64],
+        shift: npt.NDArray[np.float64],
+        denominators: npt.NDArray[np.float64],  # (frames,)
+        which: npt.NDArray[np.int64],  # mask of each frame
+        sums: npt.NDArray[np.int64],
+        shared: bool,
+    ) -> tuple[list[tuple[int, str]], int, int]: ...  # faults (frame, text), hits, saturated
+    def background_variances(
+        self,
+        *,
+        first_row: int,
+        end_row: int,
+        variance: npt.NDArray[np.float64],  # (rows, columns)
+        turns: npt.NDArray[np.float64],
+        shift: npt.NDArray[np.float64],
+        denominators: npt.NDArray[np.float64],
+        which: npt.NDArray[np.int64],
+        sums: npt.NDArray[np.int64],
+        scale: float,
+        shared: bool,
+    ) -> None: ...
+
+def symmetrise(
+    *,
+    sums: npt.NDArray[np.int64],  # of the larger grid, (n0, n1, n2, columns)
+    first: npt.NDArray[np.int64],  # (3,), number there of the node from which the operations count
+    slab: npt.NDArray[np.int64],  # first and end along the first axis, numbers along the others
+    turns: npt.NDArray[np.int64],  # (n, 3, 3)
+    shifts: npt.NDArray[np.int64],  # (n, 3)
+    threads: int,
+) -> npt.NDArray[np.int64]: ...
+
 # peaks
 class PeakFinder:
     def __init__(

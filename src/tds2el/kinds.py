@@ -36,8 +36,8 @@ class Kind:
     path: Literal["", "file", "prefix", "masks"] = ""
 
 
-Run = Literal["harvest", "fitSpots", "every run", "extract-maxima", "align", "normalise"]
-"""What can need an option: a harvest, a fit, every run of `tds2el input.par`, another command that reads par-files."""
+Run = Literal["harvest", "volume", "fitSpots", "every run", "extract-maxima", "align", "normalise"]
+"""What can need an option: a harvest, a volume, a fit, every run of `tds2el input.par`, another command."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,9 @@ def optional(kind: Kind) -> Kind:
 
 LARGEST_INDEX = 10_000
 """Of reflections: beyond what any cell and wavelength make possible."""
+
+LARGEST_VOLUME = 10**11
+"""Voxels; they take 20 bytes each in the file."""
 
 LARGEST_CONSTANT = 1e5
 """GPa; diamond's are about 1000."""
@@ -331,10 +334,47 @@ def _spots(value: object) -> object:
     return value if value == "auto" else _reflections(value)
 
 
-def _only_elastic(value: object) -> bool:
-    if not _flag(value):
-        raise ValueError("is not available in this version; DO_ELASTIC = 1 works round Bragg spots")
-    return True
+def _vector(value: object) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(is_number, value)):
+        raise _NotThisKind
+    return tuple(float(x) for x in value)
+
+
+def _vectors(value: object) -> tuple[tuple[float, ...], ...]:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise _NotThisKind
+    for position, vector in enumerate(value, 1):
+        if not isinstance(vector, list | tuple) or len(vector) != 3 or not all(map(is_number, vector)):
+            raise ValueError(f"entry {position} must be three numbers")
+        if not any(vector):
+            raise ValueError(f"entry {position} is 0 0 0, which has no direction")
+    return tuple(_vector(vector) for vector in value)
+
+
+def _limits(value: object) -> tuple[tuple[float, float], ...]:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise _NotThisKind
+    for position, pair in enumerate(value, 1):
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(map(is_number, pair)) or pair[0] >= pair[1]:
+            raise ValueError(f"entry {position} must be [min, max] with min < max")
+    return tuple((float(low), float(high)) for low, high in value)
+
+
+def _nodes(value: object) -> tuple[int, ...]:
+    values = list(value) if isinstance(value, list | tuple) else [value] * 3
+    if len(values) != 3:
+        raise _NotThisKind
+    numbers = []
+    for n in values:
+        if not is_number(n):
+            raise _NotThisKind
+        assert isinstance(n, int | float)
+        if n != int(n) or n < 1:
+            raise _NotThisKind
+        numbers.append(int(n))
+    if math.prod(numbers) > LARGEST_VOLUME:
+        raise ValueError(f"more than {LARGEST_VOLUME:.0e} voxels; take fewer nodes")
+    return tuple(numbers)
 
 
 ANY = number("a finite number")
@@ -362,4 +402,7 @@ SPOT_FILTER = Kind('{"min_points": 1000, …}, or None', _spot_limits)
 REGION = Kind("[[first row, last row], [first column, last column]], the name of a mask, or None", _region, "file")
 SPOTS = Kind('a list of reflections [h, k, l], or "auto"', _spots)
 MASKS = Kind("a list of [first frame, last frame, name of a mask], or None", _masks_of_frames, "masks")
-ONLY_ELASTIC = Kind("1 (0 is not available in this version)", _only_elastic)
+VECTOR = Kind("three numbers", _vector)
+VECTORS = Kind("three vectors of three numbers, not 0", _vectors)
+LIMITS = Kind("three pairs [min, max]", _limits)
+NODES = Kind("three whole numbers of at least 1, or one for all", _nodes)

@@ -10,8 +10,9 @@ import difflib
 from tds2el import kinds
 from tds2el.kinds import ANY, FILE, FLAG, INACTIVE, NOT_NEGATIVE, POSITIVE, Option, Run, choice, integer, optional
 
-READS_FRAMES: tuple[Run, ...] = ("harvest", "extract-maxima", "normalise")
-KNOWS_EXPERIMENT: tuple[Run, ...] = ("harvest", "align")
+READS_FRAMES: tuple[Run, ...] = ("harvest", "volume", "extract-maxima", "normalise")
+KNOWS_EXPERIMENT: tuple[Run, ...] = ("harvest", "volume", "align")
+KNOWS_CELL: tuple[Run, ...] = ("harvest", "volume")
 
 # A row a line, as far as it fits.
 # fmt: off
@@ -30,8 +31,8 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("fitted_curve", FLAG, True,
                "write measured and fitted counts of every point, and the profiles that the report draws, to "
                "tds2el_fit.h5; False, which needs report = False: tables only"),
-        Option("DO_ELASTIC", kinds.ONLY_ELASTIC, True,
-               "1: work round Bragg spots; 0: harvest the whole volume"),
+        Option("DO_ELASTIC", FLAG, True,
+               "1: work round Bragg spots; 0: reconstruct the whole volume of reciprocal space"),
     ),
     "Frames": (
         Option("images_prefix", kinds.PREFIX, None,
@@ -85,12 +86,12 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "normal to the plane of polarisation, in the lab"),
     ),
     "Crystal": (
-        Option("AA", kinds.CELL_LENGTH, None, "cell length a", "Å", needed=("harvest",)),
-        Option("BB", kinds.CELL_LENGTH, None, "cell length b", "Å", needed=("harvest",)),
-        Option("CC", kinds.CELL_LENGTH, None, "cell length c", "Å", needed=("harvest",)),
-        Option("aAA", kinds.CELL_ANGLE, None, "cell angle alpha, between b and c", "°", needed=("harvest",)),
-        Option("aBB", kinds.CELL_ANGLE, None, "cell angle beta, between a and c", "°", needed=("harvest",)),
-        Option("aCC", kinds.CELL_ANGLE, None, "cell angle gamma, between a and b", "°", needed=("harvest",)),
+        Option("AA", kinds.CELL_LENGTH, None, "cell length a", "Å", needed=KNOWS_CELL),
+        Option("BB", kinds.CELL_LENGTH, None, "cell length b", "Å", needed=KNOWS_CELL),
+        Option("CC", kinds.CELL_LENGTH, None, "cell length c", "Å", needed=KNOWS_CELL),
+        Option("aAA", kinds.CELL_ANGLE, None, "cell angle alpha, between b and c", "°", needed=KNOWS_CELL),
+        Option("aBB", kinds.CELL_ANGLE, None, "cell angle beta, between a and c", "°", needed=KNOWS_CELL),
+        Option("aCC", kinds.CELL_ANGLE, None, "cell angle gamma, between a and b", "°", needed=KNOWS_CELL),
         Option("ascii_generators", kinds.TEXT, None,
                "symmetry generators, e.g. 1~,3(z),2(y), or a point group", needed=("fitSpots",)),
         Option("centring", optional(kinds.TEXT), None,
@@ -119,6 +120,29 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "1: compare each CBF frame with the checksum in its header; takes twice the time"),
         Option("threads", optional(kinds.COUNT), None,
                "threads of a rank that read frames; None: its share of the node's cores"),
+    ),
+    "Whole volume (DO_ELASTIC = 0)": (
+        Option("volume_shape", kinds.NODES, (257, 257, 257), "nodes along each axis of the grid"),
+        Option("volume_axes", choice("hkl", "cartesian"), "hkl",
+               "grid in hkl (r.l.u.), or in Q along x, y, z of the crystal frame (Å⁻¹)"),
+        Option("volume_limits", optional(kinds.LIMITS), None,
+               "first and last node of each axis; None: symmetric about 0, all that the detector reaches",
+               "r.l.u. or Å⁻¹"),
+        Option("volume_basis", optional(kinds.VECTORS), None,
+               "vectors along which the axes run, limits being multiples of them; None: along h k l or x y z",
+               "r.l.u. or Å⁻¹"),
+        Option("volume_origin", kinds.VECTOR, (0.0, 0.0, 0.0),
+               "where all coordinates are 0, for slabs and tilted cuts", "r.l.u. or Å⁻¹"),
+        Option("volume_symmetrise", FLAG, False,
+               "1: average voxels that are equivalent by ascii_generators"),
+        Option("microsteps", integer("a whole number from 1 to 1000", 1, 1000), 1,
+               "angles within a frame over which its counts are spread, against gaps of coarse steps"),
+        Option("every_nth_frame", kinds.COUNT, 1, "use one frame in so many, for a quick look"),
+        Option("volume_file", optional(FILE), None,
+               "volume file to write (HDF5); None: volume.h5 in output_folder"),
+        Option("volume_memory", optional(POSITIVE), None,
+               "memory on a node for voxels; larger volumes take several passes over the frames; None: half of "
+               "the node's", "GB"),
     ),
     "Simulation and fit": (
         Option("CGUESS", kinds.START_VALUES, None,

@@ -108,6 +108,22 @@ class HarvestSettings:
 
 
 @dataclass(frozen=True)
+class VolumeSettings:
+    """The grid of a whole volume, in r.l.u. or Å⁻¹, and how frames are put on it; volume_memory in GB."""
+
+    volume_shape: tuple[int, int, int]
+    volume_axes: Literal["hkl", "cartesian"]
+    volume_limits: tuple[tuple[float, float], ...] | None
+    volume_basis: tuple[tuple[float, ...], ...] | None
+    volume_origin: tuple[float, float, float]
+    volume_symmetrise: bool
+    microsteps: int
+    every_nth_frame: int
+    volume_file: Path | None
+    volume_memory: float | None
+
+
+@dataclass(frozen=True)
 class FitSettings:
     """How to simulate and fit. CGUESS maps a constant to (start, min, max) in GPa, bounds may be infinite."""
 
@@ -195,6 +211,7 @@ class Settings:
     crystal: CrystalSettings
     frames: FrameSettings | None
     harvest: HarvestSettings
+    volume: VolumeSettings
     fit: FitSettings
     view: ViewSettings
     peaks: PeakSettings
@@ -234,7 +251,9 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = (), command
     if values["output_folder"] is None:
         values["output_folder"] = sources.input_file.parent
     values["collectSpots"] = _without_duplicates(values["collectSpots"], where["collectSpots"], warnings)
-    if command == "run":
+    if command == "run" and not values["DO_ELASTIC"]:
+        _check_volume(values, where, input_file, warnings)
+    elif command == "run":
         _check_run(values, input_file)
     else:
         _check_command(command, values, input_file)
@@ -249,6 +268,7 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = (), command
         crystal=CrystalSettings(**_own(CrystalSettings, values)),
         frames=None if values["images_prefix"] is None else FrameSettings(**_own(FrameSettings, values)),
         harvest=HarvestSettings(**_own(HarvestSettings, values)),
+        volume=VolumeSettings(**_own(VolumeSettings, values)),
         fit=FitSettings(**_own(FitSettings, values)),
         view=ViewSettings(**_own(ViewSettings, values)),
         peaks=PeakSettings(**_own(PeakSettings, values)),
@@ -331,6 +351,23 @@ def _check_run(values: Mapping[str, Any], input_file: str | Path) -> None:
     if missing:
         run = "a harvest" if values["load_from_file"] is None else "this run"
         raise InputError(f"{input_file}: {run} needs {', '.join(missing)}; set in one of the par-files")
+
+
+def _check_volume(
+    values: Mapping[str, Any], where: Mapping[str, str], input_file: str | Path, warnings: list[str]
+) -> None:
+    """Refuse a volume that lacks what it needs; what else is asked for is not done, which is worth a word."""
+    missing = [option.name for option in OPTIONS if "volume" in option.needed and values[option.name] is None]
+    if values["volume_symmetrise"] and values["ascii_generators"] is None:
+        missing.append("ascii_generators (because of volume_symmetrise)")
+    if missing:
+        raise InputError(f"{input_file}: a volume needs {', '.join(missing)}; set in one of the par-files")
+    unused = [name for name in ("load_from_file", "fitSpots", "show_hkls") if values[name]]
+    if unused:
+        warnings.append(
+            f"{where['DO_ELASTIC']}: DO_ELASTIC = 0 reconstructs the volume and nothing else; {', '.join(unused)} "
+            "not used"
+        )
 
 
 def _check_command(command: Command, values: Mapping[str, Any], input_file: str | Path) -> None:

@@ -213,7 +213,6 @@ def test_text_that_is_none(run, scan, name, value):
 @pytest.mark.parametrize(
     "assignment",
     [
-        "DO_ELASTIC = 0",
         "transform_only = 1",
         'variations = {"r1": 0.1}',
     ],

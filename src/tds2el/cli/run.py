@@ -1,4 +1,4 @@
-"""``tds2el input.par``: harvest, list, dry run, simulate or fit, as the par-files say."""
+"""``tds2el input.par``: harvest, list, dry run, simulate or fit, or reconstruct a volume, as the par-files say."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def run(arguments: argparse.Namespace, world: World) -> None:
         On all ranks alike.
     """
     settings = read_settings(arguments, "run", world)
+    if not settings.run.DO_ELASTIC:
+        from tds2el.volume.reconstruct import reconstruct
+
+        log.info("volume written to %s", reconstruct(settings, world))
+        return
     harvest_file = settings.run.load_from_file
     if harvest_file is None:
         from tds2el.harvest.collect import harvest

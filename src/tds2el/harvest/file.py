@@ -358,6 +358,16 @@ def _write_head(file: h5py.File, settings: Settings, tables: Tables) -> None:
     shell["cell"] = np.array(tables.cell.parameters)
     shell["cell"].attrs["units"] = "angstrom (a b c), degrees (alpha beta gamma)"
 
+    write_provenance(entry, settings)
+    _group(entry, "points")
+    _group(entry, "peaks")
+
+
+def write_provenance(entry: h5py.Group, settings: Settings) -> None:
+    """Write what a file comes from: the groups settings, with the par-files' text, and process."""
+    import h5py
+
+    text = h5py.string_dtype()
     options = _group(entry, "settings")
     options.create_dataset("values", data=json.dumps(settings.values, default=str), dtype=text)
     for name, option in settings.values.items():
@@ -376,9 +386,6 @@ def _write_head(file: h5py.File, settings: Settings, tables: Tables) -> None:
         np.__version__,
         h5py.__version__,
     )
-
-    _group(entry, "points")
-    _group(entry, "peaks")
 
 
 def _lay_out(path: Path, settings: Settings, tables: Tables, columns: Sequence[Column]) -> dict[str, int]:
