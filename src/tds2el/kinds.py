@@ -13,6 +13,7 @@ from typing import Literal
 
 from tds2el.corrections import corrections_from_value
 from tds2el.errors import InputError
+from tds2el.layer import layer_from_name
 
 
 @dataclass(frozen=True)
@@ -377,6 +378,12 @@ def _nodes(value: object) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def _layers(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise _NotThisKind
+    return tuple(dict.fromkeys(layer_from_name(name).name for name in value))
+
+
 ANY = number("a finite number")
 POSITIVE = number("a positive number", lambda x: x > 0)
 DENSITY = number("a number from 0.01 to 100", lambda x: 0.01 <= x <= 100)
@@ -406,3 +413,4 @@ VECTOR = Kind("three numbers", _vector)
 VECTORS = Kind("three vectors of three numbers, not 0", _vectors)
 LIMITS = Kind("three pairs [min, max]", _limits)
 NODES = Kind("three whole numbers of at least 1, or one for all", _nodes)
+LAYERS = Kind('a list of names of layers, such as ["hk0", "hk0.5"], or []', _layers)

@@ -143,6 +143,10 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("volume_memory", optional(POSITIVE), None,
                "memory on a node for voxels; larger volumes take several passes over the frames; None: half of "
                "the node's", "GB"),
+        Option("volume_layers", kinds.LAYERS, ("hk0", "h0l", "0kl"),
+               "layers of which pictures are drawn beside the volume, as far as they were measured"),
+        Option("volume_layer_thickness", optional(POSITIVE), None,
+               "of these layers, along the index that has the number; None: one voxel", "r.l.u."),
     ),
     "Simulation and fit": (
         Option("CGUESS", kinds.START_VALUES, None,

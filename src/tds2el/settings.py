@@ -121,6 +121,8 @@ class VolumeSettings:
     every_nth_frame: int
     volume_file: Path | None
     volume_memory: float | None
+    volume_layers: tuple[str, ...]
+    volume_layer_thickness: float | None
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fabio.cbfimage import CbfImage
 
+from tds2el.crystal.cell import Cell
 from tds2el.experiment.geometry import Geometry
 from tds2el.settings import Experiment
+from tds2el.volume.grid import Grid
 
 SHAPE = (46, 61)
 N_FRAMES = 30
@@ -159,3 +162,38 @@ def _fabio_is_quiet():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="fabio")
         yield
+
+
+TRICLINIC = Cell(5.0, 6.0, 7.0, 80, 95, 112)
+
+
+def places(grid: Grid) -> np.ndarray:
+    """Q of all nodes, (n0, n1, n2, 3)."""
+    axes = [np.linspace(*limits, n) for limits, n in zip(grid.limits, grid.shape, strict=True)]
+    place = grid.origin + np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1) @ grid.basis
+    return place @ grid.cell.B.T if grid.kind == "hkl" else place
+
+
+def _volume(kind="hkl", shape=(9, 10, 11), limits=((-2, 2), (-3, 3), (-2.5, 5)), basis=None, origin=(0, 0, 0), **own):
+    """What is used of a VolumeFile; counts and correction can be given, functions of Q."""
+    basis = np.eye(3) if basis is None else basis
+    grid = Grid(kind, TRICLINIC, shape, np.array(limits, dtype=float), basis, np.array(origin, dtype=float))
+    q = places(grid)
+    random = np.random.default_rng(5)
+    counts = own["counts"](q) if "counts" in own else random.poisson(3.0, shape).astype(float)
+    correction = own["correction"](q) if "correction" in own else random.uniform(0.5, 1.5, shape)
+    if "correction" not in own:
+        correction[random.random(shape) < 0.2] = 0
+        counts[correction == 0] = 0
+    with np.errstate(invalid="ignore"):
+        intensity = (counts / correction).astype(np.float32)
+    return SimpleNamespace(
+        path=Path("volume.h5"), grid=grid, cell=TRICLINIC, counts=counts, correction=correction, background=None,
+        intensity=intensity,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def make_volume():
+    """A volume of a triclinic crystal; keywords are those of `_volume`."""
+    return _volume

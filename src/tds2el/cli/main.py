@@ -27,6 +27,7 @@ COMMANDS = {
     "extract-maxima": "find the Bragg peaks in the frames",
     "normalise": "write the denominators of the frames, from their headers or counts",
     "report": "put the result of a fit on one page, with pictures",
+    "export-volume": "volumes for other programs, and pictures of layers",
     "simulate-scan": "write the frames of a virtual crystal",
     "demo": "simulate calcite, harvest, fit, and compare with the truth",
 }

@@ -49,7 +49,9 @@ def run(arguments: argparse.Namespace, world: World) -> None:
     if not settings.run.DO_ELASTIC:
         from tds2el.volume.reconstruct import reconstruct
 
-        log.info("volume written to %s", reconstruct(settings, world))
+        volume = reconstruct(settings, world)
+        log.info("volume written to %s", volume)
+        world.attempt(lambda: _draw_layers(settings, volume) if world.rank == 0 else None)
         return
     harvest_file = settings.run.load_from_file
     if harvest_file is None:
@@ -63,6 +65,22 @@ def run(arguments: argparse.Namespace, world: World) -> None:
         _evaluate_together(settings, source, world)
     else:
         world.attempt(lambda: _evaluate_alone(settings, source, world) if world.rank == 0 else None)
+
+
+def _draw_layers(settings: Settings, volume_file: Path) -> None:
+    """The pictures at the end of a reconstruction."""
+    from tds2el.layer import layer_from_name
+    from tds2el.view.layers import draw_layers
+    from tds2el.volume.file import VolumeFile
+
+    options = settings.volume
+    if not options.volume_layers:
+        return
+    layers = [layer_from_name(name) for name in options.volume_layers]
+    with VolumeFile(volume_file) as volume:
+        pictures = draw_layers(volume, layers, options.volume_layer_thickness)
+    if pictures:
+        log.info("pictures of layers in %s", ", ".join(map(str, pictures)))
 
 
 def _evaluate_alone(settings: Settings, harvest_file: Path, world: World) -> None:
