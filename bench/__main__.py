@@ -55,6 +55,7 @@ SCRIPTS = (
     Script("fit_ranks", "--points 2e6", "--points 2e7", ranks=2),
     Script("harvest_speed", "--frames 60 --delta-max 0.05 --repeats 3", "--repeats 3", on_device=False),
     Script("peak_search", "--frames 24 --beside 8 --repeats 1", "", on_device=False),
+    Script("volume_speed", "--frames 10 --repeats 1", "", on_device=False),
     Script("interpolation", "--nodes 96 --iterations 50 --more 2e6 --repeats 1", "", on_device=False),
 )
 
