@@ -24,9 +24,9 @@ centring output_folder frame_angle threshold_action scale relative_error device 
 filter_ranges background_prefix background_postfix background_normalisation_file background_exposures background_scale
 n_spots fit_centres baseline reject spot_filter fitted_curve threads check_md5
 volume_shape volume_axes volume_limits volume_basis volume_origin volume_symmetrise microsteps every_nth_frame
-volume_file volume_memory
 maxima_file maxima_sigma maxima_threshold maxima_window maxima_min_pixels maxima_max_pixels
 normalise_from header_key normalise_region normalisation_output
+volume_file volume_memory volume_layers volume_layer_thickness
 """
 
 
@@ -114,6 +114,8 @@ def test_every_default_is_a_value_of_its_kind(option: Option) -> None:
         ("maxima_window", 11.0, 11),
         ("normalise_region", [[0, 9], (5, 7.0)], ((0, 9), (5, 7))),
         ("normalise_region", "quiet.edf", Path("/data/quiet.edf")),
+        ("volume_layers", ["hk0", "h-1.5l", "hk0"], ("hk0", "h-1.5l")),
+        ("volume_layers", [], ()),
         ("A_variables", [ZERO] * 14, None),
         ("A_variables", [ZERO, -1, *[ZERO] * 12], None),
     ],
@@ -233,6 +235,9 @@ def test_corrections_by_place_and_by_name_are_the_same() -> None:
         ("microsteps", 0, "from 1 to 1000"),
         ("every_nth_frame", 0, "at least 1"),
         ("volume_memory", 0, "positive number, or None"),
+        ("volume_layers", "hk0", "a list of names of layers"),
+        ("volume_layers", ["hk0", "h00"], "'h00' is no layer: write h, k, l and a number"),
+        ("volume_layer_thickness", 0, "positive number, or None"),
     ],
 )
 def test_refused_with_name_value_and_place(name: str, value: object, says: str) -> None:
