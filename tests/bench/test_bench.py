@@ -5,12 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
+from tds2el.crystal.cell import Cell
+from tds2el.experiment.geometry import Geometry
 from tds2el.model.engine import Columns
 from tds2el.model.numpy_engine import model_columns
 from tds2el.model.quantum import quantum_sum
+from tds2el.settings import Experiment
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -109,3 +114,81 @@ def test_the_elastic_limit_is_biased_at_the_usual_shells(tmp_path):
         assert 1 < near["worst"] < 10
         assert 2 * near["worst"] < far["worst"]
     assert "rock salt" in output
+def xds_places(xparm, pixels, frame):
+    """hkl (n, 3) of pixels (row, column), by what XDS writes about XPARM.XDS."""
+    numbers = [float(word) for word in xparm.read_text().partition("\n")[2].split()]
+    first, angle, step, *axis = numbers[:6]
+    wavelength, *beam = numbers[6:10]
+    vectors = np.array(numbers[17:26]).reshape(3, 3)
+    _, _, _, qx, qy, org_x, org_y, distance = numbers[26:34]
+    x, y, normal = np.array(numbers[34:43]).reshape(3, 3)
+    row, column = pixels.T
+    p = np.outer((column + 1 - org_x) * qx, x) + np.outer((row + 1 - org_y) * qy, y) + distance * normal
+    s = p / np.linalg.norm(p, axis=1, keepdims=True) / wavelength - beam
+    turn = Rotation.from_rotvec(-np.array(axis) * (angle + (frame - first) * step), degrees=True)
+    return turn.apply(s) @ vectors.T
+
+
+@pytest.fixture
+def tilted():
+    """Every parameter of the geometry is at work."""
+    experiment = Experiment(
+        pixel_size=0.4, dist=70.0, lmbda=0.71, beam_tilt_angle=1.0, det_origin_X=11.0, det_origin_Y=30.5, d1=2.0,
+        d2=-3.0, theta=12.0, theta_offset=1.0, omega=15.0, omega_offset=2.0, alpha=50.0, beta=3.0, kappa=40.0,
+        phi=7.0, angular_step=-0.5, r1=10.0, r2=20.0, r3=30.0, orientation_codes=5, pol_degree=1.0,
+        normal_to_pol=(0.0, 0.0, 1.0),
+    )  # fmt: skip
+    return Geometry(experiment)
+
+
+def test_xparm_has_the_same_geometry(tilted, tmp_path):
+    from meerkat_side import write_xparm
+
+    cell = Cell(5.0, 6.0, 7.0, 80, 95, 112)
+    write_xparm(tmp_path / "XPARM.XDS", tilted, cell, (40, 60))
+    assert "e-" not in (tmp_path / "XPARM.XDS").read_text()
+    pixels = np.random.default_rng(0).integers(0, [40, 60], size=(50, 2))
+    for frame in (0, 17):
+        expected = tilted.q_crystal(*pixels.T, tilted.phi(frame)) @ cell.A.T
+        np.testing.assert_allclose(xds_places(tmp_path / "XPARM.XDS", pixels, frame), expected, atol=1e-11)
+
+
+def test_volumes_are_timed_alone_without_a_network(tmp_path, monkeypatch, capsys):
+    import volume_speed
+    from meerkat_side import REQUIREMENT, meerkat_python
+
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert meerkat_python(tmp_path / "meerkat") is None
+    assert f"{REQUIREMENT} cannot be installed" in capsys.readouterr().out
+    monkeypatch.setattr(volume_speed, "meerkat_python", lambda: None)
+    result = volume_speed.measure(n_frames=2, nodes=33, repeats=1, parent=tmp_path)
+    assert result["whole"]["tds2el"] > 0
+    assert result["compared"] == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["meerkat"]
+
+
+def test_other_voxels_than_meerkats_are_found(tmp_path):
+    import fabio
+
+    from harvest_speed import SHAPE, write_frames
+    from volume_speed import HALF_WIDTH, compare, run_ours, write_parfiles
+
+    n = 33
+    write_frames(tmp_path, 1, eiger=False)
+    write_parfiles(tmp_path, n, 1)
+    pixels = np.stack(np.indices(SHAPE), axis=-1).reshape(-1, 2)
+    node = np.rint((xds_places(tmp_path / "XPARM.XDS", pixels, 0) / HALF_WIDTH + 1) / 2 * (n - 1)).astype(int)
+    inside = ((node >= 0) & (node < n)).all(axis=1)
+    counts = fabio.open(str(tmp_path / "frame_00000.cbf")).data.ravel()
+    total, hits = np.zeros((n, n, n)), np.zeros((n, n, n), dtype=int)
+    np.add.at(total, tuple(node[inside].T), counts[inside])
+    np.add.at(hits, tuple(node[inside].T), 1)
+    ours = run_ours(tmp_path, 1, 1)
+    for wrong in (0, 1):
+        total[tuple(node[0])] += wrong
+        with h5py.File(tmp_path / "meerkat.h5", "w") as file:
+            file["rebinned_data"], file["number_of_pixels_rebinned"] = total, hits
+        found = compare(ours, tmp_path / "meerkat.h5", "bare")
+        assert found["different"] == found["counts"] == wrong
+        assert found["only_one"] == 0
+        assert found["voxels"] == (hits > 0).sum() > 500
