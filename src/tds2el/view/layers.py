@@ -127,6 +127,7 @@ def _draw_lattice(axes: Axes, layer: Layer, cell: Cell) -> tuple[int, int]:
     ):
         axis.set_ticks([place for place, _ in ticks], [f"{n}".replace("-", "−") for _, n in ticks], color=RED)
         axis.set_label_text(INDICES[index], color=RED, rotation=0)
+        axis.labelpad = 8
     return steps
 
 
