@@ -26,7 +26,8 @@ log = logging.getLogger("tds2el")
 
 Array = npt.NDArray[np.float64]
 
-DECADES = 4.0
+DECADES = 3.0
+"""Of the colour scale, from diffuse scattering and background upwards."""
 LINES = 24
 """At most so many lines of the lattice along an edge."""
 
@@ -141,10 +142,10 @@ def _multiples(low: float, high: float, step: int) -> list[int]:
 
 
 def _colour_limits(intensity: Array) -> tuple[float, float]:
-    """From weak to nearly the strongest; of more than so many decades the upper ones."""
+    """From nearly the weakest to the strongest, or as far as the decades go: Bragg peaks have one colour then."""
     found = intensity[intensity > 0]
     if not len(found):
         return 0.1, 1.0
-    high = float(np.percentile(found, 99.95))
-    low = max(float(np.percentile(found, 1)), high / 10**DECADES)
+    low, high = (float(x) for x in np.percentile(found, [2, 99.95]))
+    high = min(high, low * 10**DECADES)
     return low, max(high, 1.01 * low)
