@@ -117,5 +117,8 @@ def test_a_picture_coarser_than_voxels_loses_nothing(make_volume):
 def test_outside_the_volume_there_is_no_layer(make_volume):
     volume = make_volume()
     assert cut_volume(volume, layer_from_name("5kl")) is None
+    slab = make_volume(shape=(9, 9, 1), limits=[[-2, 2], [-2, 2], [-0.1, 0.1]])
+    assert cut_volume(slab, layer_from_name("hk0")) is not None
+    assert cut_volume(slab, layer_from_name("h0l")) is None
     volume.correction[:] = 0
     assert cut_volume(volume, layer_from_name("hk0")) is None

@@ -25,8 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layers",
         nargs="+",
+        action="extend",
         metavar="LAYER",
-        help="pictures beside the volume of the layers hk0, h0l, hk0.5, -1kl and the like",
+        help="pictures beside the volume of the layers hk0, h0l, hk0.5 and the like; one that begins with a minus sign "
+        "as --layers=-1kl",
     )
     parser.add_argument(
         "--thickness", type=float, metavar="T", help="of the layers, r.l.u. across (default: one voxel)"

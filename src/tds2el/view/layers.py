@@ -39,7 +39,7 @@ def draw_layers(volume: VolumeFile, layers: Sequence[Layer], thickness: float | 
     ----------
     volume : VolumeFile
     layers : sequence of Layer
-        Of one in which nothing was measured a message says so.
+        Of one that cannot be drawn a message says so.
     thickness : float, optional
         In r.l.u., along the fixed index; one voxel by default.
 
@@ -57,7 +57,7 @@ def draw_layers(volume: VolumeFile, layers: Sequence[Layer], thickness: float | 
     for layer in layers:
         cut = cut_volume(volume, layer, thickness)
         if cut is None:
-            log.info("no picture of %s: nothing was measured in that layer", layer.name)
+            log.info("no picture of %s: the volume has nothing there, or a row of voxels only", layer.name)
             continue
         path = volume.path.with_name(f"{volume.path.stem}_{layer.name}.png")
         save(layer_figure(cut, volume.cell, volume.path.name), path)

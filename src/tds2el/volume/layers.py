@@ -80,7 +80,7 @@ class PlaneAxes:
 
 
 def cut_volume(volume: VolumeFile, layer: Layer, thickness: float | None = None) -> Cut | None:
-    """Cut a layer out of a volume; None if it has no pixel there.
+    """Cut a layer out of a volume; None if nothing was measured there, or it is a row of voxels only.
 
     The sums of the nearest voxels are added up, at places that are closer than voxels and go through the thickness.
     """
@@ -90,9 +90,9 @@ def cut_volume(volume: VolumeFile, layer: Layer, thickness: float | None = None)
         return None
     corner_places = plane.to_plane(corners)
     low, high = corner_places.min(axis=0), corner_places.max(axis=0)
-    pixel = float((high - low).max()) / PIXELS
-    if pixel == 0:
+    if (high - low).min() < 1.5 * grid.step_lengths.max():
         return None
+    pixel = float((high - low).max()) / PIXELS
     fine = math.ceil(pixel / float(grid.step_lengths.min()))
     shape = [max(1, math.ceil((high[i] - low[i]) / pixel)) for i in (1, 0)]
     y, x = (low[i] + (np.arange(n * fine) + 0.5) * pixel / fine for i, n in zip((1, 0), shape, strict=True))
