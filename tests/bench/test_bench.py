@@ -114,6 +114,8 @@ def test_the_elastic_limit_is_biased_at_the_usual_shells(tmp_path):
         assert 1 < near["worst"] < 10
         assert 2 * near["worst"] < far["worst"]
     assert "rock salt" in output
+
+
 def xds_places(xparm, pixels, frame):
     """hkl (n, 3) of pixels (row, column), by what XDS writes about XPARM.XDS."""
     numbers = [float(word) for word in xparm.read_text().partition("\n")[2].split()]
