@@ -20,6 +20,7 @@ kappa phi angular_step r1 r2 r3 orientation_codes pol_degree normal_to_pol AA BB
 DO_ELASTIC DeltaQ_max DeltaQ_min load_from_file save_to_file collectSpots file_maxima REPLICA_COLLECTION threshold
 centering_file show_hkls fitSpots CGUESS Temperature density doMinimisation REPLICA nred ftol A_variables visSim
 testSpot_N testSpot_beta testSpot_Niter ftols do_Minimisation transform_only variations
+hkl_tolerance max_cell
 centring output_folder frame_angle threshold_action scale relative_error device report
 filter_ranges background_prefix background_postfix background_normalisation_file background_exposures background_scale
 n_spots fit_centres baseline reject spot_filter fitted_curve threads check_md5
@@ -126,6 +127,18 @@ def test_accepted(name: str, value: object, resolved: object) -> None:
     assert type(result) is type(resolved)
 
 
+def test_variations_are_corrections() -> None:
+    listed = resolve("variations", {"r1": [-1, 2], "BB": "AA", "AA": Variable(0.01, -0.1, 0.1)})
+    assert isinstance(listed, tuple)
+    assert [(c.name, c.value, c.lower, c.upper, c.tied_to) for c in listed] == [
+        ("r1", 0, -1, 2, None),
+        ("BB", 0.01, -0.1, 0.1, "AA"),
+        ("AA", 0.01, -0.1, 0.1, None),
+    ]
+    assert resolve("variations", {}) == ()
+    assert resolve("variations", None) is None
+
+
 def test_corrections_by_place_and_by_name_are_the_same() -> None:
     free = Variable(0, -0.1, 0.1)
     by_place = resolve("A_variables", [ZERO, ZERO, ZERO, free, -1, *[ZERO] * 9])
@@ -155,7 +168,7 @@ def test_corrections_by_place_and_by_name_are_the_same() -> None:
         ("orientation_codes", 8, "from 0 to 7"),
         ("orientation_codes", -1, "from 0 to 7"),
         ("orientation_codes", 1.5, "from 0 to 7"),
-        ("orientation_codes", None, "from 0 to 7"),
+        ("orientation_codes", "0", "from 0 to 7, or None"),
         ("fitSpots", 2, "False or True"),
         ("fitSpots", "yes", "False or True"),
         ("fitSpots", None, "False or True"),
@@ -209,6 +222,13 @@ def test_corrections_by_place_and_by_name_are_the_same() -> None:
         ("A_variables", {"r4": ZERO}, "'r4' cannot be corrected; what can is r1, r2"),
         ("A_variables", {"BB": "AA"}, "BB repeats 'AA', which is not among the corrections"),
         ("A_variables", {"BB": "AA", "AA": "BB"}, "BB is tied in a circle"),
+        ("variations", 1, '{"r1": [min, max], …}, {} or None'),
+        ("variations", {"r1": 0.1}, "r1 must be minimiser.Variable"),
+        ("variations", {"r1": [1, 2]}, "r1 must be [min, max] of what is added"),
+        ("variations", {"r1": [-1]}, "r1 must be [min, max] of what is added"),
+        ("variations", {"pixel_size": [-1, 1]}, "'pixel_size' cannot be corrected"),
+        ("hkl_tolerance", 0.6, "above 0 and not above 0.5"),
+        ("max_cell", 0, "length from 0.1"),
         ("A_variables", 3, "must be a list of 14 entries, or a dict"),
         ("spot_filter", {"max_points": 1}, "'max_points' is no limit; what there is: min_points"),
         ("spot_filter", {"min_coverage": 2}, "min_coverage must be a number not below 0 and not above 1"),
@@ -247,18 +267,6 @@ def test_refused_with_name_value_and_place(name: str, value: object, says: str) 
     assert message.startswith(f"conf.par:7: {name} = ")
     assert says in message
     assert "\n" not in message
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("transform_only", 1),
-        ("variations", {"r1": [-1, 1]}),
-    ],
-)
-def test_what_is_not_built_says_so(name: str, value: object) -> None:
-    with pytest.raises(InputError, match=rf"^conf\.par:7: {name} = .* is not available in this version"):
-        resolve(name, value)
 
 
 values = st.recursive(

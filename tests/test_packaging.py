@@ -63,6 +63,7 @@ def test_data_files_are_installed(distribution: metadata.Distribution) -> None:
     assert package.joinpath("_core.pyi").is_file()
     assert package.joinpath("view", "report.css").is_file()
     assert package.joinpath("view", "report.js").is_file()
+    assert package.joinpath("view", "cloud.js").is_file()
     sources = Path(__file__).parents[1] / "kernels"
     for source in [*sources.glob("*.cl"), *sources.glob("*.h")]:
         assert package.joinpath("kernels", source.name).read_bytes() == source.read_bytes()
@@ -75,6 +76,8 @@ def test_metadata(distribution: metadata.Distribution) -> None:
     commands = {c.name: c.value for c in distribution.entry_points.select(group="console_scripts")}
     assert commands["tds2el"] == "tds2el.cli.main:main"
     assert commands["tds2el_extract_maxima"] == "tds2el.cli.extract_maxima:main"
+    assert commands["tds2el_analyse_maxima_fourier"] == "tds2el.cli.align:main"
+    assert commands["tds2el_rendering"] == "tds2el.cli.render:main"
 
 
 def test_only_extras_bring_an_mpi_runtime_and_an_opencl_driver(distribution: metadata.Distribution) -> None:

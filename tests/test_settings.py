@@ -324,7 +324,10 @@ def test_bad_overrides(folder: Path) -> None:
     )
     assert refusal(folder, "", "", "nred=x") == "--set: nred = 'x': must be a whole number from 1 to 1000000"
     assert refusal(folder, "", "", "nred=0") == "--set: nred = 0: must be a whole number from 1 to 1000000"
-    assert refusal(folder, "", "", "variations=1").startswith("--set: variations = 1 is not available in this version")
+    assert refusal(folder, "", "", "variations=1").startswith("--set: variations = 1: must be")
+    assert refusal(folder, "", "", "orientation_codes=None").endswith(
+        "name the aligned.par that it writes as conf_file"
+    )
     settings = load(folder, "", "", "nred=2", "nred=3")
     assert settings.fit.nred == 3
     assert settings.warnings == ("--set gives nred more than once; the last, 3, is used",)

@@ -14,6 +14,7 @@ from typing import Literal
 from tds2el.corrections import corrections_from_value
 from tds2el.errors import InputError
 from tds2el.layer import layer_from_name
+from tds2el.parfile import Variable
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ class Option:
             converted = self.kind.convert(value)
         except ValueError as error:
             reason = str(error) or f"must be {self.kind.text}"
-            colon = "" if reason.startswith("is not available") else ":"
-            raise InputError(f"{where}: {self.name} = {short(value)}{colon} {reason}") from None
+            raise InputError(f"{where}: {self.name} = {short(value)}: {reason}") from None
         if self.kind.path == "masks" and isinstance(converted, tuple):
             return tuple((first, last, Path(_absolute(name, folder))) for first, last, name in converted)
         if self.kind.path and isinstance(converted, str):
@@ -269,11 +269,20 @@ def _device(value: object) -> str | None:
     raise _NotThisKind
 
 
-def _inactive(value: object) -> object:
-    """A value that asks for nothing, for an option whose part of the program does not exist yet."""
-    if value is None or (isinstance(value, bool | int | float) and value == 0):
-        return value
-    raise ValueError("is not available in this version")
+def _variations(value: object) -> object:
+    """Bounds [min, max] of what is added; also in the forms of A_variables. {} refines nothing."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise _NotThisKind
+    entries: dict[object, object] = {}
+    for name, bounds in value.items():
+        entries[name] = bounds
+        if isinstance(bounds, list | tuple):
+            if len(bounds) != 2 or not all(map(is_number, bounds)) or not bounds[0] <= 0 <= bounds[1]:
+                raise ValueError(f"{name} must be [min, max] of what is added to the start value: min <= 0 <= max")
+            entries[name] = Variable(0.0, float(bounds[0]), float(bounds[1]))
+    return corrections_from_value(entries) or ()
 
 
 SPOT_LIMITS = {
@@ -389,6 +398,7 @@ POSITIVE = number("a positive number", lambda x: x > 0)
 DENSITY = number("a number from 0.01 to 100", lambda x: 0.01 <= x <= 100)
 NOT_NEGATIVE = number("a number not below 0", lambda x: x >= 0)
 NOT_ZERO = number("a finite number other than 0", lambda x: x != 0)
+TOLERANCE = number("a number above 0 and not above 0.5", lambda x: 0 < x <= 0.5)
 FRACTION = number("a number from 0 to 1", lambda x: 0 <= x <= 1)
 CELL_LENGTH = number("a length from 0.1 to 10000", lambda x: 0.1 <= x <= 10_000)
 CELL_ANGLE = number("an angle between 0 and 180", lambda x: 0 < x < 180)
@@ -403,8 +413,8 @@ DIRECTION = Kind("three numbers, not all 0", _direction)
 REFLECTIONS = Kind("a list of reflections [h, k, l]", _reflections)
 START_VALUES = Kind('{"A11": [start, min, max], …}, "auto" or None', _start_values)
 DEVICE = Kind('None, "GPU", "CPU", "numpy" or "platform:device"', _device)
-INACTIVE = Kind("0, False or None (not available in this version)", _inactive)
 CORRECTIONS = Kind("14 times minimiser.Variable(value, min, max) or −n, or a dict by name", corrections_from_value)
+VARIATIONS = Kind('{"r1": [min, max], …}, {} or None', _variations)
 SPOT_FILTER = Kind('{"min_points": 1000, …}, or None', _spot_limits)
 REGION = Kind("[[first row, last row], [first column, last column]], the name of a mask, or None", _region, "file")
 SPOTS = Kind('a list of reflections [h, k, l], or "auto"', _spots)

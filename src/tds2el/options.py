@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 
 from tds2el import kinds
-from tds2el.kinds import ANY, FILE, FLAG, INACTIVE, NOT_NEGATIVE, POSITIVE, Option, Run, choice, integer, optional
+from tds2el.kinds import ANY, FILE, FLAG, NOT_NEGATIVE, POSITIVE, Option, Run, choice, integer, optional
 
 READS_FRAMES: tuple[Run, ...] = ("harvest", "volume", "extract-maxima", "normalise")
 KNOWS_EXPERIMENT: tuple[Run, ...] = ("harvest", "volume", "align")
@@ -79,8 +79,8 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("r1", ANY, 0.0, "orientation of the crystal: rotation about axis 1, applied first", "°"),
         Option("r2", ANY, 0.0, "orientation of the crystal: rotation about axis 2, applied second", "°"),
         Option("r3", ANY, 0.0, "orientation of the crystal: rotation about axis 3, applied last", "°"),
-        Option("orientation_codes", integer("a whole number from 0 to 7", 0, 7), 0,
-               "which of 8 ways rows and columns lie on the axes"),
+        Option("orientation_codes", optional(integer("a whole number from 0 to 7", 0, 7)), 0,
+               "which of 8 ways rows and columns lie on the axes; None: align finds it"),
         Option("pol_degree", kinds.FRACTION, 1.0, "degree of polarisation; 0.5: unpolarised"),
         Option("normal_to_pol", kinds.DIRECTION, (0.0, 0.0, 1.0),
                "normal to the plane of polarisation, in the lab"),
@@ -202,8 +202,14 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "(1: use); None: everywhere"),
         Option("normalisation_output", optional(FILE), None,
                "normalisation_file that normalise writes; None: normalisation.txt in output_folder"),
-        Option("transform_only", INACTIVE, 0, "1: only write the peaks as points in reciprocal space"),
-        Option("variations", INACTIVE, None, "geometry and cell parameters to refine against the peaks"),
+        Option("transform_only", FLAG, False, "1: align only writes the peaks as points in reciprocal space"),
+        Option("variations", kinds.VARIATIONS, None,
+               "what align refines: bounds of what is added to geometry and cell; None: orientation, origin, and "
+               "the cell if it is not given, else dist"),
+        Option("hkl_tolerance", kinds.TOLERANCE, 0.2,
+               "how far h, k, l of an accepted peak may each be from a whole number"),
+        Option("max_cell", optional(kinds.CELL_LENGTH), None,
+               "longest edge that align looks for if the cell is not given; None: from distances between peaks", "Å"),
     ),
 }
 # fmt: on

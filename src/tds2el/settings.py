@@ -178,6 +178,17 @@ class NormaliseSettings:
 
 
 @dataclass(frozen=True)
+class AlignSettings:
+    """How peaks are indexed; variations is None for the usual ones, and empty for none."""
+
+    maxima_file: Path | None
+    transform_only: bool
+    variations: tuple[Correction, ...] | None
+    hkl_tolerance: float
+    max_cell: float | None
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """What to do, and with which files."""
 
@@ -218,6 +229,7 @@ class Settings:
     view: ViewSettings
     peaks: PeakSettings
     normalise: NormaliseSettings
+    align: AlignSettings
     run: RunSettings
     input_file: Path
     conf_file: Path
@@ -275,6 +287,7 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = (), command
         view=ViewSettings(**_own(ViewSettings, values)),
         peaks=PeakSettings(**_own(PeakSettings, values)),
         normalise=NormaliseSettings(**_own(NormaliseSettings, values)),
+        align=AlignSettings(**_own(AlignSettings, values)),
         run=RunSettings(**_own(RunSettings, values)),
         input_file=sources.input_file,
         conf_file=sources.conf_file,
@@ -289,6 +302,7 @@ def experiment_from_values(values: Mapping[str, Any]) -> Experiment:
     """The experiment from resolved option values, such as `Settings.values` or those a harvest file keeps."""
     own = _own(Experiment, values)
     own["normal_to_pol"] = tuple(own["normal_to_pol"])
+    own["orientation_codes"] = own["orientation_codes"] or 0  # None, for align to find: it begins with 0
     return Experiment(**own)
 
 
@@ -333,6 +347,11 @@ def _without_duplicates(
 
 def _check_run(values: Mapping[str, Any], input_file: str | Path) -> None:
     """Refuse a run that lacks what it needs, with all that is missing in one line."""
+    if values["orientation_codes"] is None:
+        raise InputError(
+            f"{input_file}: orientation_codes = None is for `tds2el align`, which finds it; name the aligned.par that "
+            "it writes as conf_file"
+        )
     if values["load_from_file"] is None and values["save_to_file"] is None:
         raise InputError(
             f"{input_file}: load_from_file and save_to_file are both None: name the harvest file to reuse or to write"

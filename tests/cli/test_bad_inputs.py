@@ -210,19 +210,6 @@ def test_text_that_is_none(run, scan, name, value):
     assert_names(harvest_refused(run, scan), f"scan/input.par:{number}: {name} = {value!r}", "must be")
 
 
-@pytest.mark.parametrize(
-    "assignment",
-    [
-        "transform_only = 1",
-        'variations = {"r1": 0.1}',
-    ],
-)
-def test_not_yet_available(run, scan, assignment):
-    number = scan.append("input.par", assignment)
-    name = assignment.split()[0]
-    assert_names(harvest_refused(run, scan), f"scan/input.par:{number}: {name}", "not available in this version")
-
-
 def test_a_variables_of_another_length(run, scan):
     scan.append("input.par", "A_variables = [minimiser.Variable(0, 0, 0)] * 13")
     assert_names(harvest_refused(run, scan), "A_variables", "14 entries (r1, r2, r3, AA", "not 13")

@@ -26,6 +26,8 @@ COMMANDS = {
     "run": "harvest, dry run and fit (this word may be left out)",
     "extract-maxima": "find the Bragg peaks in the frames",
     "normalise": "write the denominators of the frames, from their headers or counts",
+    "align": "find lattice and orientation from peaks, refine the geometry",
+    "render": "show the peaks in reciprocal space, to turn by hand",
     "report": "put the result of a fit on one page, with pictures",
     "export-volume": "volumes for other programs, and pictures of layers",
     "simulate-scan": "write the frames of a virtual crystal",

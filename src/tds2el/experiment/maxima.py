@@ -105,8 +105,24 @@ class Maxima:
                 object.__setattr__(self, name, self.frame if name == "angle_index" else missing)
 
 
-def write_maxima(path: str | Path, maxima: Maxima, option: str = "file_maxima") -> None:
-    """Write a table of peaks, whole or not at all.
+@dataclass(frozen=True)
+class Cloud:
+    """Peaks as points in reciprocal space, in the crystal frame.
+
+    Attributes
+    ----------
+    Q : ndarray, shape (n, 3)
+        Å⁻¹.
+    axes : ndarray, shape (3, 3), or None
+        Columns a*, b*, c* in Å⁻¹, where the lattice is known.
+    """
+
+    Q: npt.NDArray[np.float64]
+    axes: npt.NDArray[np.float64] | None
+
+
+def write_maxima(path: str | Path, maxima: Maxima, option: str = "file_maxima", cloud: Cloud | None = None) -> None:
+    """Write a table of peaks, whole or not at all, and where they lie in reciprocal space if that is known.
 
     Raises
     ------
@@ -132,6 +148,41 @@ def write_maxima(path: str | Path, maxima: Maxima, option: str = "file_maxima") 
             unit = (COLUMNS | FURTHER)[name][1]
             if unit:
                 dataset.attrs["units"] = unit
+        if cloud is not None:
+            write_cloud(entry, cloud)
+
+
+def write_cloud(entry: h5py.Group, cloud: Cloud) -> None:
+    """Put points into a file, beside the table of their peaks."""
+    group = entry.create_group("reciprocal_space")
+    group.attrs["NX_class"] = "NXcollection"
+    group.create_dataset("Q", data=cloud.Q, track_times=False).attrs["units"] = "1/angstrom"
+    if cloud.axes is not None:
+        group.create_dataset("axes", data=cloud.axes, track_times=False).attrs["units"] = "1/angstrom"
+
+
+def read_cloud(path: str | Path, option: str) -> Cloud:
+    """The points of a file that has any.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or has none.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if "entry/reciprocal_space" not in file:
+                raise InputError(f"{option} = {path}: peaks without places in reciprocal space; align them first")
+            group = file["entry/reciprocal_space"]
+            points = np.asarray(group["Q"][()], dtype=np.float64)
+            axes = np.asarray(group["axes"][()], dtype=np.float64) if "axes" in group else None
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{option} = {path}: damaged or incomplete ({error}); write it again") from error
+    if points.ndim != 2 or points.shape[1] != 3 or (axes is not None and axes.shape != (3, 3)):
+        raise InputError(f"{option} = {path}: Q has the shape {points.shape}; write it again")
+    return Cloud(points, axes)
 
 
 def read_maxima(path: str | Path, option: str = "file_maxima") -> Maxima:

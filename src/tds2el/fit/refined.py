@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from tds2el import __version__
@@ -38,13 +39,47 @@ def write_refined(path: Path, conf_file: Path, corrections: CorrectionTable) -> 
     InputError
         If the file cannot be written; one of that name is then untouched.
     """
-    text = conf_file.read_text(encoding="utf-8-sig")
     values = {name: repr(float(v)) for name, v in zip(corrections.names, corrections.value, strict=True)}
-    new, assigned = _replaced(text, values | {"A_variables": "None"}, conf_file.parent, path.parent)
+    return rewrite_conf(path, conf_file, values, "refined", {"A_variables": "None"})
+
+
+def rewrite_conf(
+    path: Path, conf_file: Path, values: Mapping[str, str], verb: str, where_assigned: Mapping[str, str]
+) -> list[str]:
+    """Write a par-file again with other values.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced when the new file is whole.
+    conf_file : Path
+    values : mapping of str to str
+        Option to its new value, as a par-file has it.
+    verb : str
+        What was done to them, for the comments.
+    where_assigned : mapping of str to str
+        Values that only replace what the file assigns.
+
+    Returns
+    -------
+    list of str
+        Options of `values` that the file did not assign.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written; one of that name is then untouched.
+    """
+    text = conf_file.read_text(encoding="utf-8-sig")
+    new, assigned = _replaced(text, {**values, **where_assigned}, conf_file.parent, path.parent)
     missing = [name for name in values if name not in assigned]
-    lines = [f"# {conf_file.name} with what tds2el {__version__} refined on {now()}", new.rstrip("\n")]
+    lines = [f"# {conf_file.name} with what tds2el {__version__} {verb} on {now()}", new.rstrip("\n")]
     if missing:
-        lines += ["", "# Refined, and not assigned above", *(f"{name} = {values[name]}" for name in missing)]
+        lines += [
+            "",
+            f"# {verb.capitalize()}, and not assigned above",
+            *(f"{name} = {values[name]}" for name in missing),
+        ]
     with replaced(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return missing

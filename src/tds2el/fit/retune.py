@@ -123,6 +123,22 @@ class Retuning:
                 rows[:, :, :columns] += moves[:, None] * mixing[names.index(correction.name)]
         return rows
 
+    def derivatives(self, x: Array, row: Array, column: Array, phi: Array, hkl: npt.NDArray[np.int64]) -> Array:
+        """∂(Q − G)/∂ free parameters at x, (n, names, 3), of pixels on frames at phi (degrees) and their nodes."""
+        experiment, cell = self.geometry(x)
+        now = motion(self.experiment, experiment, self.moved)
+        moves = derivatives_of_q(now, row, column, phi)
+        total = np.zeros((len(row), len(self.names), 3))
+        for place, correction in enumerate(self.corrections):
+            if correction.name in CELL_OPTIONS:
+                change = -hkl @ cell.B_derivatives[CELL_OPTIONS.index(correction.name)].T
+            elif correction.name in now.names:
+                change = moves[:, now.names.index(correction.name)]
+            else:
+                continue
+            total += self.moves[None, :, place, None] * change[:, None, :]
+        return total
+
     def _motion(self, x: Array) -> tuple[Motion, tuple[str, ...], Array]:
         """The motion with a basis of turns; the options it has derivatives for; their mixture of its columns."""
         experiment, _ = self.geometry(x)
@@ -242,27 +258,17 @@ def start_from_peaks(found: Retuning, data: FitData) -> Array:
     hkl = data.hkl[seen]
     for _ in range(PEAK_STEPS):
         experiment, cell = found.geometry(x)
-        now = motion(found.experiment, experiment, found.moved)
         residual = Geometry(experiment).q_crystal(row, column, phi) - hkl @ cell.B.T
-        moves = derivatives_of_q(now, row, column, phi)
-        jacobian = np.zeros((len(seen), len(found.names), 3))
-        for place, correction in enumerate(found.corrections):
-            if correction.name in CELL_OPTIONS:
-                change = -hkl @ cell.B_derivatives[CELL_OPTIONS.index(correction.name)].T
-            elif correction.name in now.names:
-                change = moves[:, now.names.index(correction.name)]
-            else:
-                continue
-            jacobian += found.moves[None, :, place, None] * change[:, None, :]
+        jacobian = found.derivatives(x, row, column, phi, hkl)
         matrix = np.swapaxes(jacobian, 1, 2).reshape(-1, len(found.names))
-        moving = _determined(matrix)
+        moving = determined(matrix)
         step = np.zeros(len(x))
         step[moving] = np.linalg.lstsq(matrix[:, moving], -residual.reshape(-1), rcond=None)[0]
         x = np.clip(x + step, found.lower, found.upper)
     return x
 
 
-def _determined(matrix: Array) -> list[int]:
+def determined(matrix: Array) -> list[int]:
     """The columns (parameters) that data determine; of a combination that they do not, the last one is left out."""
     chosen = [n for n in range(matrix.shape[1]) if np.any(matrix[:, n])]
     while chosen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import struct
 from collections.abc import Iterable, Sequence
@@ -42,10 +43,14 @@ class Alarm(NamedTuple):
 Cell = str | Number | Alarm
 
 
-def document(title: str, body: Iterable[str]) -> str:
-    """A whole page, with style and program in it."""
+def document(title: str, body: Iterable[str], further: str = "") -> str:
+    """A whole page, with style and program in it, and those of the files `further`.css and .js."""
     files = resources.files(__package__)
-    style, program = (files.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    names = ["report", further] if further else ["report"]
+    style, program = (
+        "\n".join(files.joinpath(f"{name}.{kind}").read_text(encoding="utf-8") for name in names)
+        for kind in ("css", "js")
+    )
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -66,6 +71,12 @@ def document(title: str, body: Iterable[str]) -> str:
             "",
         ]
     )
+
+
+def data(name: str, value: object) -> str:
+    """Numbers and texts for a program of the page, as JSON under an id."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{escape(name)}">{text}</script>'
 
 
 def section(name: str, title: str, content: Iterable[str], kind: str = "") -> str:
