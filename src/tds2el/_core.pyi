@@ -120,6 +120,10 @@ class RegionGatherer:
         *,
         mask: npt.NDArray[np.bool_],
         pixel_to_lab: npt.ArrayLike,
+        origin: npt.ArrayLike,  # row and column of the foot point
+        pixel_size: float,
+        sensor_thickness: float,  # 0: no parallax
+        sensor_mu: float,
         beam: npt.ArrayLike,
         lmbda: float,
         in_plane: npt.ArrayLike,

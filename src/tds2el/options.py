@@ -83,6 +83,10 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("pol_degree", kinds.FRACTION, 1.0, "degree of polarisation; 0.5: unpolarised"),
         Option("normal_to_pol", kinds.DIRECTION, (0.0, 0.0, 1.0),
                "normal to the plane of polarisation, in the lab"),
+        Option("sensor_thickness", NOT_NEGATIVE, 0.0,
+               "thickness of the detector's sensor, for its parallax; 0: none", "mm"),
+        Option("sensor_mu", NOT_NEGATIVE, 0.0,
+               "absorption coefficient of the sensor at lmbda", "mm⁻¹"),
     ),
     "Crystal": (
         Option("AA", kinds.CELL_LENGTH, None, "cell length a", "Å", needed=("harvest",)),

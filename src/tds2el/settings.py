@@ -45,6 +45,8 @@ class Experiment:
     orientation_codes: int
     pol_degree: float
     normal_to_pol: tuple[float, float, float]
+    sensor_thickness: float = 0.0
+    sensor_mu: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,7 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = (), command
     _check_curve(values, where)
     _check_cell(values, where)
     _check_sizes(values, where)
+    check_sensor(values, where)
     return Settings(
         experiment=experiment_from_values(values) if _is_complete(values) else None,
         crystal=CrystalSettings(**_own(CrystalSettings, values)),
@@ -265,7 +268,8 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = (), command
 
 def experiment_from_values(values: Mapping[str, Any]) -> Experiment:
     """The experiment from resolved option values, such as `Settings.values` or those a harvest file keeps."""
-    own = _own(Experiment, values)
+    # Harvest files of earlier versions know nothing of the sensor.
+    own = _own(Experiment, {"sensor_thickness": 0.0, "sensor_mu": 0.0} | dict(values))
     own["normal_to_pol"] = tuple(own["normal_to_pol"])
     return Experiment(**own)
 
@@ -369,6 +373,19 @@ def _check_sizes(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
         raise InputError(
             f"{where['maxima_min_pixels']}: maxima_min_pixels = {fewest} must not be above maxima_max_pixels = {most} "
             f"({where['maxima_max_pixels']})"
+        )
+
+
+def check_sensor(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """Raise an InputError unless the sensor has both a thickness and an absorption, or neither, and is thin."""
+    thickness, mu, dist = values["sensor_thickness"], values["sensor_mu"], values["dist"]
+    if bool(thickness) != bool(mu):
+        given, missing = ("sensor_thickness", "sensor_mu") if thickness else ("sensor_mu", "sensor_thickness")
+        raise InputError(f"{where[given]}: {given} without {missing}: parallax needs both; give both or neither")
+    if thickness and dist is not None and thickness > dist / 10:
+        raise InputError(
+            f"{where['sensor_thickness']}: sensor_thickness = {thickness:g} mm is more than a tenth of dist = {dist:g} "
+            "mm; correct one of them"
         )
 
 

@@ -239,12 +239,13 @@ def start_from_peaks(found: Retuning, data: FitData) -> Array:
     if not len(seen):
         return x
     row, column, phi = data.peak_pixel[seen].T
+    entry = Geometry(found.experiment).entry(row, column)
     hkl = data.hkl[seen]
     for _ in range(PEAK_STEPS):
         experiment, cell = found.geometry(x)
         now = motion(found.experiment, experiment, found.moved)
         residual = Geometry(experiment).q_crystal(row, column, phi) - hkl @ cell.B.T
-        moves = derivatives_of_q(now, row, column, phi)
+        moves = derivatives_of_q(now, *entry, phi)
         jacobian = np.zeros((len(seen), len(found.names), 3))
         for place, correction in enumerate(found.corrections):
             if correction.name in CELL_OPTIONS:
