@@ -36,7 +36,7 @@ class Kind:
     path: Literal["", "file", "prefix", "masks"] = ""
 
 
-Run = Literal["harvest", "fitSpots", "every run", "extract-maxima", "align", "normalise"]
+Run = Literal["harvest", "fitSpots", "every run", "extract-maxima", "align", "normalise", "export-geometry"]
 """What can need an option: a harvest, a fit, every run of `tds2el input.par`, another command that reads par-files."""
 
 

@@ -11,7 +11,8 @@ from tds2el import kinds
 from tds2el.kinds import ANY, FILE, FLAG, INACTIVE, NOT_NEGATIVE, POSITIVE, Option, Run, choice, integer, optional
 
 READS_FRAMES: tuple[Run, ...] = ("harvest", "extract-maxima", "normalise")
-KNOWS_EXPERIMENT: tuple[Run, ...] = ("harvest", "align")
+KNOWS_EXPERIMENT: tuple[Run, ...] = ("harvest", "align", "export-geometry")
+KNOWS_CELL: tuple[Run, ...] = ("harvest", "export-geometry")
 
 # A row a line, as far as it fits.
 # fmt: off
@@ -89,12 +90,12 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "absorption coefficient of the sensor at lmbda", "mm⁻¹"),
     ),
     "Crystal": (
-        Option("AA", kinds.CELL_LENGTH, None, "cell length a", "Å", needed=("harvest",)),
-        Option("BB", kinds.CELL_LENGTH, None, "cell length b", "Å", needed=("harvest",)),
-        Option("CC", kinds.CELL_LENGTH, None, "cell length c", "Å", needed=("harvest",)),
-        Option("aAA", kinds.CELL_ANGLE, None, "cell angle alpha, between b and c", "°", needed=("harvest",)),
-        Option("aBB", kinds.CELL_ANGLE, None, "cell angle beta, between a and c", "°", needed=("harvest",)),
-        Option("aCC", kinds.CELL_ANGLE, None, "cell angle gamma, between a and b", "°", needed=("harvest",)),
+        Option("AA", kinds.CELL_LENGTH, None, "cell length a", "Å", needed=KNOWS_CELL),
+        Option("BB", kinds.CELL_LENGTH, None, "cell length b", "Å", needed=KNOWS_CELL),
+        Option("CC", kinds.CELL_LENGTH, None, "cell length c", "Å", needed=KNOWS_CELL),
+        Option("aAA", kinds.CELL_ANGLE, None, "cell angle alpha, between b and c", "°", needed=KNOWS_CELL),
+        Option("aBB", kinds.CELL_ANGLE, None, "cell angle beta, between a and c", "°", needed=KNOWS_CELL),
+        Option("aCC", kinds.CELL_ANGLE, None, "cell angle gamma, between a and b", "°", needed=KNOWS_CELL),
         Option("ascii_generators", kinds.TEXT, None,
                "symmetry generators, e.g. 1~,3(z),2(y), or a point group", needed=("fitSpots",)),
         Option("centring", optional(kinds.TEXT), None,

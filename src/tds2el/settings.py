@@ -210,7 +210,7 @@ class Settings:
     warnings: tuple[str, ...]
 
 
-Command = Literal["run", "extract-maxima", "align", "normalise"]
+Command = Literal["run", "extract-maxima", "align", "normalise", "export-geometry"]
 CELL = ("AA", "BB", "CC", "aAA", "aBB", "aCC")
 
 

@@ -27,6 +27,8 @@ COMMANDS = {
     "extract-maxima": "find the Bragg peaks in the frames",
     "normalise": "write the denominators of the frames, from their headers or counts",
     "report": "put the result of a fit on one page, with pictures",
+    "import-geometry": "par-files from the geometry of DIALS, XDS, CrysAlisPro or pyFAI",
+    "export-geometry": "geometry and orientation for DIALS or XDS",
     "simulate-scan": "write the frames of a virtual crystal",
     "demo": "simulate calcite, harvest, fit, and compare with the truth",
 }
