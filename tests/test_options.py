@@ -25,7 +25,7 @@ filter_ranges background_prefix background_postfix background_normalisation_file
 n_spots fit_centres baseline reject spot_filter fitted_curve threads check_md5
 maxima_file maxima_sigma maxima_threshold maxima_window maxima_min_pixels maxima_max_pixels
 normalise_from header_key normalise_region normalisation_output
-sensor_thickness sensor_mu
+sensor_thickness sensor_mu sweeps
 """
 
 

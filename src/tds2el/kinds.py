@@ -27,13 +27,14 @@ class Kind:
         Returns the value in the form the program uses; raises `ValueError` if it is not of this kind, with a
         reason where `text` does not say enough.
     path
-        "file": a path, made absolute against the folder of the file that names it. "prefix": the same for the
-        beginning of paths, which stays a string. "masks": names of files as the third of each entry. "": no path.
+        "file": a path, made absolute against the folder of the file that names it. "files": several. "prefix": the same
+        for the beginning of paths, which stays a string. "masks": names of files as the third of each entry. "": no
+        path.
     """
 
     text: str
     convert: Callable[[object], object]
-    path: Literal["", "file", "prefix", "masks"] = ""
+    path: Literal["", "file", "files", "prefix", "masks"] = ""
 
 
 Run = Literal["harvest", "fitSpots", "every run", "extract-maxima", "align", "normalise", "export-geometry"]
@@ -87,6 +88,8 @@ class Option:
             raise InputError(f"{where}: {self.name} = {short(value)}{colon} {reason}") from None
         if self.kind.path == "masks" and isinstance(converted, tuple):
             return tuple((first, last, Path(_absolute(name, folder))) for first, last, name in converted)
+        if self.kind.path == "files" and isinstance(converted, tuple):
+            return tuple(Path(_absolute(name, folder)) for name in converted)
         if self.kind.path and isinstance(converted, str):
             # A prefix is not normalised: the slash at the end of "frames/" matters.
             if self.kind.path == "prefix":
@@ -327,6 +330,18 @@ def _region(value: object) -> object:
     return tuple((int(first), int(last)) for first, last in value)
 
 
+def _files(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not value:
+        raise _NotThisKind
+    names = tuple(_text(name) for name in value)
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} is named twice")
+    return names
+
+
 def _spots(value: object) -> object:
     return value if value == "auto" else _reflections(value)
 
@@ -362,4 +377,5 @@ SPOT_FILTER = Kind('{"min_points": 1000, …}, or None', _spot_limits)
 REGION = Kind("[[first row, last row], [first column, last column]], the name of a mask, or None", _region, "file")
 SPOTS = Kind('a list of reflections [h, k, l], or "auto"', _spots)
 MASKS = Kind("a list of [first frame, last frame, name of a mask], or None", _masks_of_frames, "masks")
+FILES = Kind("a list of names of files, or None", _files, "files")
 ONLY_ELASTIC = Kind("1 (0 is not available in this version)", _only_elastic)

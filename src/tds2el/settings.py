@@ -7,8 +7,9 @@ elastic constants in GPa, the temperature in K and the density in g/cm³: see `t
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,6 +166,7 @@ class NormaliseSettings:
 class RunSettings:
     """What to do, and with which files."""
 
+    sweeps: tuple[Path, ...] | None
     load_from_file: Path | None
     save_to_file: Path | None
     fitSpots: bool
@@ -191,6 +193,8 @@ class Settings:
         The options that the user gave.
     warnings
         What the user should know about the input, a line each.
+    sweeps
+        Where sweeps are given the settings of each, of which these are the first; else none.
     """
 
     experiment: Experiment | None
@@ -208,9 +212,11 @@ class Settings:
     where: dict[str, str]
     given: frozenset[str]
     warnings: tuple[str, ...]
+    sweeps: tuple[Settings, ...] = ()
 
 
 Command = Literal["run", "extract-maxima", "align", "normalise", "export-geometry"]
+TAKES_SWEEPS: tuple[Command, ...] = ("run",)
 CELL = ("AA", "BB", "CC", "aAA", "aBB", "aCC")
 
 
@@ -228,7 +234,23 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = (), command
     InputError
         One line that names the option, the value and its place, for everything wrong with the input.
     """
-    sources = read_sources(input_file, overrides, needs_conf_file=command == "run")
+    first = _load(input_file, overrides, command, 0)
+    if first.run.sweeps is None:
+        return first
+    if command not in TAKES_SWEEPS:
+        raise InputError(
+            f"{first.where['sweeps']}: sweeps: {command} takes one sweep; give it one conf_file after the other"
+        )
+    others = [_load(input_file, overrides, command, number) for number in range(1, len(first.run.sweeps))]
+    sweeps = (first, *others)
+    _check_sweeps(sweeps)
+    warnings = tuple(dict.fromkeys(warning for sweep in sweeps for warning in sweep.warnings))
+    return replace(first, warnings=warnings, sweeps=sweeps)
+
+
+def _load(input_file: str | Path, overrides: Sequence[str], command: Command, sweep: int) -> Settings:
+    """The settings of one sweep, or the only ones."""
+    sources = read_sources(input_file, overrides, needs_conf_file=command == "run", sweep=sweep)
     values: dict[str, Any] = {option.name: option.default for option in OPTIONS}
     values |= {name: given.resolved() for name, given in sources.given.items()}
     where = {name: sources.given[name].where if name in sources.given else "default" for name in values}
@@ -374,6 +396,32 @@ def _check_sizes(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
             f"{where['maxima_min_pixels']}: maxima_min_pixels = {fewest} must not be above maxima_max_pixels = {most} "
             f"({where['maxima_max_pixels']})"
         )
+
+
+def _check_sweeps(sweeps: Sequence[Settings]) -> None:
+    """Raise an InputError unless sweeps share all but experiment and frames, and ask for nothing of one scan only."""
+    own = {field.name for group in (Experiment, FrameSettings) for field in fields(group)}
+    first = sweeps[0]
+    for other in sweeps[1:]:
+        for name, value in other.values.items():
+            if name not in own and value != first.values[name]:
+                raise InputError(
+                    f"{other.where[name]}: {name} = {value}, but {first.values[name]} at {first.where[name]}: sweeps "
+                    "share all but experiment and frames; keep one value"
+                )
+    seen = set()
+    for sweep in sweeps:
+        if sweep.frames is not None:
+            names = os.path.normpath(sweep.frames.images_prefix), sweep.frames.images_postfix
+            if names in seen:
+                raise InputError(f"{sweep.conf_file}: the frames of another sweep, {'…'.join(names)}; name its own")
+            seen.add(names)
+        for name in ("centering_file", "background_prefix"):
+            if sweep.values[name] is not None:
+                raise InputError(
+                    f"{sweep.where[name]}: {name} is not available with several sweeps; harvest them one by one, or "
+                    "leave it out"
+                )
 
 
 def check_sensor(values: Mapping[str, Any], where: Mapping[str, str]) -> None:

@@ -116,12 +116,14 @@ def test_wrong_imports(run, scan, words, message):
         (["scan/input.par", "--dials", "X", "--n-frames", 0], "--n-frames 0: give at least 1"),
         (["scan/moved.par", "--xds", "X"], "A_variables corrects r1: put the corrected values into these options"),
         (["scan/empty.par", "--xds", "X"], "export-geometry needs pixel_size, dist, lmbda"),
+        (["scan/sweeps.par", "--xds", "X"], "sweeps: export-geometry takes one sweep"),
     ],
 )
 def test_wrong_exports(run, scan, words, message):
     moved = (scan.folder / "input.par").read_text() + 'A_variables = {"r1": minimiser.Variable(0.1, 0.1, 0.1)}\n'
     (scan.folder / "moved.par").write_text(moved)
     (scan.folder / "empty.par").write_text("")
+    (scan.folder / "sweeps.par").write_text("sweeps = ['experiment.par']\n")
     before = scan.contents()
     done = run("export-geometry", *words)
     assert done.code == 2
@@ -166,3 +168,54 @@ def test_a_thick_sensor_through_simulation_export_import_harvest_and_fit(run, sc
     truth = {"det_origin_X": back["det_origin_X"], "dist": back["dist"]}
     for name, value, sigma in zip(found.names, found.value, found.sigma, strict=True):
         assert abs(value - truth[name]) < 3 * sigma
+
+
+@pytest.fixture
+def two_sweeps(run, scan):
+    """input.par of two scans of the crystal, the second in another orientation; the folders are one and two."""
+    folder = scan.folder.parent
+    text = scan.text.replace(f"collectSpots = {scan.spots}", 'collectSpots = "auto"\nn_spots = 8')
+    given, found = {}, set()
+    for name, turned in (
+        ("one", {}),
+        ("two", {"r1": -60.0, "r2": 10.0, "phi": 120.0, "angular_step": -0.4, "d1": 90.0}),
+    ):
+        more = "".join(f"{option} = {value}\n" for option, value in turned.items())
+        (folder / f"{name}.par").write_text(text.replace('"scan"', f'"{name}"') + more)
+        assert run("simulate-scan", f"{name}.par").code == 0
+        given[name] = values(folder / name / "experiment.par") | values(folder / name / "input.par")
+        found |= {tuple(spot) for spot in given[name]["collectSpots"]}
+    for name, options in given.items():
+        kept = {k: v for k, v in options.items() if k not in ("conf_file", "save_to_file", "collectSpots")}
+        (folder / name / "experiment.par").write_text("".join(f"{k} = {v!r}\n" for k, v in kept.items()))
+    lines = ["sweeps = ['one/experiment.par', 'two/experiment.par']", "save_to_file = 'all.h5'", "report = False"]
+    (folder / "all.par").write_text("\n".join([*lines, f"collectSpots = {sorted(found)}"]) + "\n")
+    return folder
+
+
+def test_several_sweeps_are_harvested_and_fitted_together(run, scan, two_sweeps):
+    fit = ("fitSpots=1", "doMinimisation=1", scan.guess(), "device=numpy", "nred=2")
+    done = run("all.par", "--set", *fit)
+    assert done.code == 0, done.err
+    both = read_fit_file(two_sweeps / "tds2el_fit.h5")
+    fitted = [both.constants.names.index(name) for name in both.constants.fitted]
+    truth = np.array([scan.truth[name] for name in both.constants.names])
+    assert np.abs((both.constants.value - truth)[fitted] / both.constants.sigma[fitted]).max() < 3
+    offsets = both.spots.offset / both.spots.sigma_offset
+    assert np.sqrt(np.mean(offsets**2)) < 1.6
+    with HarvestFile(two_sweeps / "all.h5") as harvest:
+        assert set(harvest.sweep[harvest.n_points > 0].tolist()) == {0, 1}
+    reuse = ("load_from_file=all.h5", "save_to_file=None")
+    done = run("all.par", "--set", *reuse, "show_hkls=1")
+    assert done.code == 0, done.err
+    assert "sweep 2: direct beam at row" in done.err + done.out
+    free = 'A_variables={"r1": minimiser.Variable(0, -1, 1)}'
+    done = run("all.par", "--set", *reuse, *fit, free)
+    assert done.code == 2
+    assert "A_variables: the harvest has 2 sweeps of different geometry" in done.error
+    # More counts, smaller errors.
+    one = "sweeps=['one/experiment.par']"
+    done = run("all.par", "--set", one, f"save_to_file={two_sweeps / 'one.h5'}", *fit)
+    assert done.code == 0, done.err
+    single = read_fit_file(two_sweeps / "tds2el_fit.h5")
+    assert (both.constants.sigma_poisson[fitted] < single.constants.sigma_poisson[fitted]).all()

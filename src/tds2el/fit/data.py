@@ -19,7 +19,6 @@ from tds2el.harvest.nodes import node_names
 from tds2el.model.engine import Piece, Points
 from tds2el.model.sharing import Share, shares
 from tds2el.progress import Stage
-from tds2el.settings import experiment_from_values
 from tds2el.team import Team
 
 log = logging.getLogger("tds2el")
@@ -199,8 +198,8 @@ class _Reader:
     pixels: bool
 
     @cached_property
-    def geometry(self) -> Geometry:
-        return Geometry(experiment_from_values(self.harvest.settings))
+    def geometries(self) -> list[Geometry]:
+        return [Geometry(experiment) for experiment in self.harvest.experiments]
 
     def pieces(self, blob: int, brightness: float = 1.0, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
         """The pieces of a blob of the harvest, of its points start:stop among those that are taken.
@@ -228,7 +227,7 @@ class _Reader:
             if harvest.has_background or self.pixels:
                 row, column, frame = (values[taken] for values in harvest.pixels(*part))
                 if self.pixels:
-                    entry = self.geometry.entry(row, column)
+                    entry = self.geometries[self.harvest.sweep[blob]].entry(row, column)
                     columns = {
                         "row": row.astype(float),
                         "column": column.astype(float),
