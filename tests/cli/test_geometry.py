@@ -48,6 +48,20 @@ def test_the_conf_file_alone_is_enough_with_the_size_of_its_frames(run, scan):
     assert panel["image_size"] == [101, 121]
 
 
+def test_xds_is_told_of_the_sensor(run, scan):
+    scan.edit("experiment.par", sensor_thickness=0.32, sensor_mu=1.4)
+    done = run("export-geometry", "scan/input.par", "--xds", "X")
+    assert "SENSOR_THICKNESS= 0.32 and SILICON= 1.4" in done.out
+
+
+def test_names_of_frames_may_have_any_letters(run, scan):
+    assert run("export-geometry", "scan/input.par", "--dials", "o.expt").code == 0
+    text = (scan.folder.parent / "o.expt").read_text()
+    (scan.folder.parent / "o.expt").write_text(text.replace("scan_#####", "Probe_Größe_#####"), encoding="utf-8")
+    assert run("import-geometry", "o.expt").code == 0
+    assert values(scan.folder.parent / "conf.par")["images_prefix"].endswith("Probe_Größe_")
+
+
 def test_frames_are_named_and_the_first_of_them_sets_phi(run, scan):
     assert run("export-geometry", "scan/input.par", "--dials", "o.expt").code == 0
     (scan.folder.parent / "part").mkdir()

@@ -62,6 +62,11 @@ def _export(arguments: argparse.Namespace) -> None:
     with replaced(path, "--dials" if arguments.dials is not None else "--xds") as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"geometry in {path}")
+    if arguments.xds is not None and settings.experiment.sensor_thickness:
+        print(
+            "an XPARM.XDS has no parallax: give XDS the sensor by "
+            f"SENSOR_THICKNESS= {settings.experiment.sensor_thickness:g} and SILICON= {settings.experiment.sensor_mu:g}"
+        )
 
 
 def _with_frames(sweep: Sweep, settings: Settings, arguments: argparse.Namespace) -> Sweep:

@@ -86,7 +86,7 @@ def _import(arguments: argparse.Namespace) -> None:
         if arguments.frames is not None:
             sweep = with_frames(sweep, arguments.frames)
             sweep = replace(sweep, prefix=os.path.relpath(sweep.prefix, path.parent))
-        what = f"sweep {number} of " if len(sweeps) > 1 else ""
+        what = f"experiment {number} of " if len(sweeps) > 1 else ""
         texts.append(conf_text(sweep, f"{what}{arguments.file} ({program})"))
     for path, text in zip(outputs, texts, strict=True):
         with replaced(path, "--output") as temporary:

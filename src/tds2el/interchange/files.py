@@ -49,9 +49,13 @@ def read_sweeps(path: Path, missing: Missing) -> tuple[str, list[Sweep]]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: larger than {MAX_BYTES // 1_000_000} MB, so no geometry; check the path")
-        text = path.read_bytes().decode("latin-1")  # CrysAlisPro's marks are not UTF-8
+        data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")  # as CrysAlisPro's marks are
     used: tuple[str, ...] = ()
     if text.lstrip().startswith("{"):
         program, sweeps = "DIALS", read_dials(path, text)
