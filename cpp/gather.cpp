@@ -49,7 +49,8 @@ struct Fault {
 
 class RegionGatherer {
   public:
-    RegionGatherer(const dense<bool> &mask, const dense<double> &pixel_to_lab, const dense<double> &beam, double lmbda,
+    RegionGatherer(const dense<bool> &mask, const dense<double> &pixel_to_lab, const dense<double> &origin,
+                   double pixel_size, double sensor_thickness, double sensor_mu, const dense<double> &beam, double lmbda,
                    const dense<double> &in_plane, const dense<double> &normal, double pol_degree, double dist,
                    const dense<double> &centres, const dense<double> &shifts, const dense<double> &neighbours,
                    const dense<std::int64_t> &neighbour_offsets, double delta_min, double delta_max, double threshold,
@@ -57,8 +58,10 @@ class RegionGatherer {
         : mask_(mask), readers_(static_cast<std::size_t>(std::max(threads, 1))), team_(threads) {
         if (mask.ndim() != 2) throw std::invalid_argument("the mask must be 2-D");
         if (pixel_to_lab.size() != 9) throw std::invalid_argument("a 3x3 matrix is needed");
-        shells_ = {mask.shape(0), mask.shape(1), to_matrix(pixel_to_lab.data()), to_vector(beam), 1 / lmbda,
-                   to_vector(in_plane), to_vector(normal), pol_degree, dist, to_vectors(centres), to_vectors(shifts),
+        if (origin.size() != 2) throw std::invalid_argument("the origin is a row and a column");
+        const Sensor sensor{origin.data()[0], origin.data()[1], pixel_size, dist, sensor_thickness, sensor_mu};
+        shells_ = {mask.shape(0), mask.shape(1), to_matrix(pixel_to_lab.data()), sensor, to_vector(beam), 1 / lmbda,
+                   to_vector(in_plane), to_vector(normal), pol_degree, to_vectors(centres), to_vectors(shifts),
                    to_vectors(neighbours), {}, {}, delta_min * delta_min, delta_max * delta_max, threshold, saturation,
                    border};
         shells_.offsets.assign(neighbour_offsets.data(), neighbour_offsets.data() + neighbour_offsets.size());
@@ -315,10 +318,12 @@ template <class... Pixel> void define_places(py::class_<RegionGatherer> &c) {
 
 void register_gather(py::module_ &m) {
     py::class_<RegionGatherer> c(m, "RegionGatherer");
-    c.def(py::init<const dense<bool> &, const dense<double> &, const dense<double> &, double, const dense<double> &,
-                   const dense<double> &, double, double, const dense<double> &, const dense<double> &,
-                   const dense<double> &, const dense<std::int64_t> &, double, double, double, double, int, int>(),
-          py::kw_only(), py::arg("mask"), py::arg("pixel_to_lab"), py::arg("beam"), py::arg("lmbda"),
+    c.def(py::init<const dense<bool> &, const dense<double> &, const dense<double> &, double, double, double,
+                   const dense<double> &, double, const dense<double> &, const dense<double> &, double, double,
+                   const dense<double> &, const dense<double> &, const dense<double> &, const dense<std::int64_t> &,
+                   double, double, double, double, int, int>(),
+          py::kw_only(), py::arg("mask"), py::arg("pixel_to_lab"), py::arg("origin"), py::arg("pixel_size"),
+          py::arg("sensor_thickness"), py::arg("sensor_mu"), py::arg("beam"), py::arg("lmbda"),
           py::arg("in_plane"), py::arg("normal"), py::arg("pol_degree"), py::arg("dist"), py::arg("centres"),
           py::arg("shifts"), py::arg("neighbours"), py::arg("neighbour_offsets"), py::arg("delta_min"),
           py::arg("delta_max"), py::arg("threshold"), py::arg("saturation"), py::arg("border"), py::arg("threads") = 1);

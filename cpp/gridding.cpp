@@ -32,10 +32,11 @@ Matrix matrix_of(const double *p) { return {vector_of(p), vector_of(p + 3), vect
 
 struct Scan {
     Matrix pixel_to_lab;
+    Sensor sensor;
     Vector beam;
     double wave_number;
     Vector in_plane, normal;
-    double pol_degree, dist;
+    double pol_degree;
 };
 
 // Q in the lab of n pixels, and their polarisation times solid angle.
@@ -43,7 +44,7 @@ TDS2EL_WIDE void to_lab(const Scan &scan, const double *__restrict row, const do
                         double *__restrict x, double *__restrict y, double *__restrict z, double *__restrict kappa) {
     const Matrix m = scan.pixel_to_lab;
     const Vector b = scan.beam, in = scan.in_plane, no = scan.normal;
-    const double k = scan.wave_number, pol = scan.pol_degree, dist = scan.dist;
+    const double k = scan.wave_number, pol = scan.pol_degree, dist = scan.sensor.dist;
     for (std::int64_t i = 0; i < n; ++i) {
         const double px = m[0][0] * row[i] + m[0][1] * column[i] + m[0][2];
         const double py = m[1][0] * row[i] + m[1][1] * column[i] + m[1][2];
@@ -111,6 +112,7 @@ struct Row {
     void begin(const Scan &scan, std::int64_t r) {
         std::fill(row.begin(), row.end(), static_cast<double>(r));
         std::iota(column.begin(), column.end(), 0.0);
+        if (scan.sensor.thick()) scan.sensor.enter(row.data(), column.data(), static_cast<std::int64_t>(row.size()));
         to_lab(scan, row.data(), column.data(), static_cast<std::int64_t>(row.size()), x.data(), y.data(), z.data(), kappa.data());
     }
 };
@@ -127,20 +129,22 @@ template <class T> constexpr PixelType type_of() {
 
 class VolumeGridder {
   public:
-    VolumeGridder(const dense<bool> &masks, const dense<double> &pixel_to_lab, const dense<double> &beam, double lmbda,
+    VolumeGridder(const dense<bool> &masks, const dense<double> &pixel_to_lab, const dense<double> &origin, double pixel_size,
+                  double sensor_thickness, double sensor_mu, const dense<double> &beam, double lmbda,
                   const dense<double> &in_plane, const dense<double> &normal, double pol_degree, double dist,
                   double saturation, double threshold, const std::optional<dense<double>> &rate, double count_scale,
                   double correction_scale, double background_scale, int threads)
         : masks_(masks), rate_(rate), saturation_(saturation), threshold_(threshold),
           scales_{count_scale, correction_scale, background_scale}, team_(threads) {
         if (masks.ndim() != 3) throw std::invalid_argument("masks (n, rows, columns) are needed");
-        if (pixel_to_lab.size() != 9 || beam.size() != 3 || in_plane.size() != 3 || normal.size() != 3)
-            throw std::invalid_argument("a 3x3 matrix and vectors of 3 are needed");
+        if (pixel_to_lab.size() != 9 || origin.size() != 2 || beam.size() != 3 || in_plane.size() != 3 || normal.size() != 3)
+            throw std::invalid_argument("a 3x3 matrix, an origin of 2 and vectors of 3 are needed");
         shape_ = {masks.shape(1), masks.shape(2)};
         if (rate && (rate->ndim() != 2 || rate->shape(0) != shape_.rows || rate->shape(1) != shape_.columns))
             throw std::invalid_argument("the background and the masks differ in shape");
-        scan_ = {matrix_of(pixel_to_lab.data()), vector_of(beam.data()), 1 / lmbda, vector_of(in_plane.data()),
-                 vector_of(normal.data()), pol_degree, dist};
+        const Sensor sensor{origin.data()[0], origin.data()[1], pixel_size, dist, sensor_thickness, sensor_mu};
+        scan_ = {matrix_of(pixel_to_lab.data()), sensor, vector_of(beam.data()), 1 / lmbda, vector_of(in_plane.data()),
+                 vector_of(normal.data()), pol_degree};
         rows_.assign(static_cast<std::size_t>(std::max(threads, 1)), Row(shape_.columns));
     }
 
@@ -391,10 +395,11 @@ py::array_t<std::int64_t> symmetrise(const dense<std::int64_t> &sums, const dens
 
 void register_gridding(py::module_ &m) {
     py::class_<VolumeGridder> c(m, "VolumeGridder");
-    c.def(py::init<const dense<bool> &, const dense<double> &, const dense<double> &, double, const dense<double> &,
-                   const dense<double> &, double, double, double, double, const std::optional<dense<double>> &, double,
-                   double, double, int>(),
-          py::kw_only(), py::arg("masks"), py::arg("pixel_to_lab"), py::arg("beam"), py::arg("lmbda"),
+    c.def(py::init<const dense<bool> &, const dense<double> &, const dense<double> &, double, double, double,
+                   const dense<double> &, double, const dense<double> &, const dense<double> &, double, double, double, double,
+                   const std::optional<dense<double>> &, double, double, double, int>(),
+          py::kw_only(), py::arg("masks"), py::arg("pixel_to_lab"), py::arg("origin"), py::arg("pixel_size"),
+          py::arg("sensor_thickness"), py::arg("sensor_mu"), py::arg("beam"), py::arg("lmbda"),
           py::arg("in_plane"), py::arg("normal"), py::arg("pol_degree"), py::arg("dist"), py::arg("saturation"),
           py::arg("threshold"), py::arg("rate"), py::arg("count_scale"), py::arg("correction_scale"),
           py::arg("background_scale"), py::arg("threads"));

@@ -47,7 +47,7 @@ TDS2EL_WIDE void to_corrections(const Shells &shells, const double *__restrict r
                                 std::int64_t n, double denominator, float *__restrict out) {
     const Matrix m = shells.pixel_to_lab;
     const Vector in = shells.in_plane, no = shells.normal;
-    const double pol = shells.pol_degree, dist = shells.dist;
+    const double pol = shells.pol_degree, dist = shells.sensor.dist;
     for (std::int64_t i = 0; i < n; ++i) {
         const double px = m[0][0] * row[i] + m[0][1] * column[i] + m[0][2];
         const double py = m[1][0] * row[i] + m[1][1] * column[i] + m[1][2];
@@ -59,9 +59,9 @@ TDS2EL_WIDE void to_corrections(const Shells &shells, const double *__restrict r
     }
 }
 
-// Calls use(first, n, rows, columns) with up to `batch` pixels at a time.
+// Calls use(first, n, rows, columns) with up to `batch` pixels at a time, that is with the places where their rays enter.
 template <class Pixel, class Use>
-void in_batches(const Pixel *row, const Pixel *column, std::int64_t n, const Use &use) {
+void in_batches(const Sensor &sensor, const Pixel *row, const Pixel *column, std::int64_t n, const Use &use) {
     double rows[batch], columns[batch];
     for (std::int64_t first = 0; first < n; first += batch) {
         const std::int64_t here = std::min(batch, n - first);
@@ -69,11 +69,23 @@ void in_batches(const Pixel *row, const Pixel *column, std::int64_t n, const Use
             rows[i] = static_cast<double>(row[first + i]);
             columns[i] = static_cast<double>(column[first + i]);
         }
+        if (sensor.thick()) sensor.enter(rows, columns, here);
         use(first, here, rows, columns);
     }
 }
 
 }  // namespace
+
+void Sensor::enter(double *rows, double *columns, std::int64_t n) const {
+    for (std::int64_t i = 0; i < n; ++i) {
+        const double r = rows[i] - row, c = columns[i] - column;
+        const double length = std::sqrt(pixel_size * pixel_size * (r * r + c * c) + dist * dist);
+        const double path = mu * thickness / dist * length;
+        const double part = 1 + ((1 + path) * std::exp(-path) - 1) / (mu * length);
+        rows[i] = row + part * r;
+        columns[i] = column + part * c;
+    }
+}
 
 void Gathered::clear() {
     points.clear();
@@ -99,7 +111,7 @@ template <class Pixel>
 void Shells::places(const Pixel *row, const Pixel *column, std::int64_t n, const Matrix &turn, std::int64_t blob,
                     double *q) const {
     const Way way{pixel_to_lab, turn, beam, shifts[static_cast<std::size_t>(blob)], wave_number};
-    in_batches(row, column, n, [&](std::int64_t first, std::int64_t here, const double *rows, const double *columns) {
+    in_batches(sensor, row, column, n, [&](std::int64_t first, std::int64_t here, const double *rows, const double *columns) {
         double q0[batch], q1[batch], q2[batch];
         to_q(way, rows, columns, here, q0, q1, q2);
         double *out = q + 3 * first;
@@ -110,7 +122,7 @@ void Shells::places(const Pixel *row, const Pixel *column, std::int64_t n, const
 template <class Pixel>
 void Shells::corrections(const Pixel *row, const Pixel *column, std::int64_t n, double denominator,
                          float *correction) const {
-    in_batches(row, column, n, [&](std::int64_t first, std::int64_t here, const double *rows, const double *columns) {
+    in_batches(sensor, row, column, n, [&](std::int64_t first, std::int64_t here, const double *rows, const double *columns) {
         to_corrections(*this, rows, columns, here, denominator, correction + first);
     });
 }
@@ -125,10 +137,17 @@ void Gatherer::gather(const Shells &shells, const T *image, const bool *mask, co
     std::array<std::int64_t, n_causes> lost{};
     row_.resize(static_cast<std::size_t>(6 * n));
     double *rows = row_.data(), *columns = rows + n, *q0 = columns + n, *q1 = q0 + n, *q2 = q1 + n, *square = q2 + n;
-    for (std::int64_t i = 0; i < n; ++i) columns[i] = static_cast<double>(box[2] + i);
+    const auto number_columns = [&] {
+        for (std::int64_t i = 0; i < n; ++i) columns[i] = static_cast<double>(box[2] + i);
+    };
+    number_columns();
     hot_.clear();
     for (std::int64_t r = box[0]; r < box[1]; ++r) {
         std::fill_n(rows, n, static_cast<double>(r));
+        if (shells.sensor.thick()) {
+            number_columns();
+            shells.sensor.enter(rows, columns, n);
+        }
         to_q(way, rows, columns, n, q0, q1, q2);
         to_squares(g, q0, q1, q2, n, square);
         const T *values = image + r * shells.columns + box[2];

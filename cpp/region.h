@@ -37,14 +37,25 @@ struct Gathered {
     void clear();
 };
 
+// Where the rays that a pixel counts enter a thick sensor; tds2el.experiment.parallax is the same in Python.
+struct Sensor {
+    double row, column;  // of the foot point
+    double pixel_size, dist, thickness, mu;
+
+    bool thick() const { return thickness > 0; }
+    // Replaces n pixels by the places where their rays enter.
+    void enter(double *row, double *column, std::int64_t n) const;
+};
+
 // Geometry of a scan and its nodes. Constant while frames are gathered, so that threads can share it.
 struct Shells {
     std::int64_t rows, columns;
     Matrix pixel_to_lab;
+    Sensor sensor;
     Vector beam;
     double wave_number;
     Vector in_plane, normal;
-    double pol_degree, dist;
+    double pol_degree;
     std::vector<Vector> centres, shifts;  // of each blob
     // Of blob b, neighbours offsets[b] to offsets[b + 1] − 1, the nearest first; q belongs to a neighbour v if q·v > v²/2.
     std::vector<Vector> neighbours;

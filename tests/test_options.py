@@ -28,6 +28,7 @@ volume_shape volume_axes volume_limits volume_basis volume_origin volume_symmetr
 maxima_file maxima_sigma maxima_threshold maxima_window maxima_min_pixels maxima_max_pixels
 normalise_from header_key normalise_region normalisation_output
 volume_file volume_memory volume_layers volume_layer_thickness
+sensor_thickness sensor_mu sweeps
 """
 
 

@@ -240,6 +240,23 @@ def test_a_reused_harvest_may_bring_experiment_and_cell(folder: Path) -> None:
     assert whole.crystal.cell is not None
 
 
+def test_a_sensor_has_both_thickness_and_absorption(folder: Path) -> None:
+    experiment = load(folder, conf="sensor_thickness = 0.32\nsensor_mu = 1.4").experiment
+    assert experiment is not None
+    assert (experiment.sensor_thickness, experiment.sensor_mu) == (0.32, 1.4)
+    assert refusal(folder, conf="sensor_thickness = 0.32").endswith(
+        "sensor_thickness without sensor_mu: parallax needs both; give both or neither"
+    )
+    assert "sensor_mu without sensor_thickness" in refusal(folder, conf="sensor_mu = 1.4")
+    message = refusal(folder, conf="sensor_thickness = 320\nsensor_mu = 1.4")
+    assert "sensor_thickness = 320 mm is more than a tenth of dist = 244.5 mm" in message
+
+
+def test_values_of_a_harvest_without_a_sensor_are_enough(folder: Path) -> None:
+    values = {k: v for k, v in load(folder).values.items() if not k.startswith("sensor")}
+    assert experiment_from_values(values).sensor_thickness == 0
+
+
 @pytest.mark.parametrize(("name", "group"), [("dist", EXPERIMENT_NAMES), ("aCC", CELL_NAMES)])
 def test_a_reused_harvest_brings_them_whole(folder: Path, name: str, group: tuple[str, ...]) -> None:
     lines = 'load_from_file = "old.h5"'

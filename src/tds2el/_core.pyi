@@ -122,6 +122,10 @@ class RegionGatherer:
         *,
         mask: npt.NDArray[np.bool_],
         pixel_to_lab: npt.ArrayLike,
+        origin: npt.ArrayLike,  # row and column of the foot point
+        pixel_size: float,
+        sensor_thickness: float,  # 0: no parallax
+        sensor_mu: float,
         beam: npt.ArrayLike,
         lmbda: float,
         in_plane: npt.ArrayLike,
@@ -182,6 +186,10 @@ class VolumeGridder:
         *,
         masks: npt.NDArray[np.bool_],  # (n, rows, columns)
         pixel_to_lab: npt.ArrayLike,
+        origin: npt.ArrayLike,  # (2,)
+        pixel_size: float,
+        sensor_thickness: float,  # 0: no parallax
+        sensor_mu: float,
         beam: npt.ArrayLike,
         lmbda: float,
         in_plane: npt.ArrayLike,

@@ -29,16 +29,17 @@ class Kind:
         Returns the value in the form the program uses; raises `ValueError` if it is not of this kind, with a
         reason where `text` does not say enough.
     path
-        "file": a path, made absolute against the folder of the file that names it. "prefix": the same for the
-        beginning of paths, which stays a string. "masks": names of files as the third of each entry. "": no path.
+        "file": a path, made absolute against the folder of the file that names it. "files": several. "prefix": the same
+        for the beginning of paths, which stays a string. "masks": names of files as the third of each entry. "": no
+        path.
     """
 
     text: str
     convert: Callable[[object], object]
-    path: Literal["", "file", "prefix", "masks"] = ""
+    path: Literal["", "file", "files", "prefix", "masks"] = ""
 
 
-Run = Literal["harvest", "volume", "fitSpots", "every run", "extract-maxima", "align", "normalise"]
+Run = Literal["harvest", "volume", "fitSpots", "every run", "extract-maxima", "align", "normalise", "export-geometry"]
 """What can need an option: a harvest, a volume, a fit, every run of `tds2el input.par`, another command."""
 
 
@@ -88,6 +89,8 @@ class Option:
             raise InputError(f"{where}: {self.name} = {short(value)}: {reason}") from None
         if self.kind.path == "masks" and isinstance(converted, tuple):
             return tuple((first, last, Path(_absolute(name, folder))) for first, last, name in converted)
+        if self.kind.path == "files" and isinstance(converted, tuple):
+            return tuple(Path(_absolute(name, folder)) for name in converted)
         if self.kind.path and isinstance(converted, str):
             # A prefix is not normalised: the slash at the end of "frames/" matters.
             if self.kind.path == "prefix":
@@ -340,6 +343,18 @@ def _region(value: object) -> object:
     return tuple((int(first), int(last)) for first, last in value)
 
 
+def _files(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not value:
+        raise _NotThisKind
+    names = tuple(_text(name) for name in value)
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} is named twice")
+    return names
+
+
 def _spots(value: object) -> object:
     return value if value == "auto" else _reflections(value)
 
@@ -424,3 +439,4 @@ VECTORS = Kind("three vectors of three numbers, not 0", _vectors)
 LIMITS = Kind("three pairs [min, max]", _limits)
 NODES = Kind("three whole numbers of at least 1, or one for all", _nodes)
 LAYERS = Kind('a list of names of layers, such as ["hk0", "hk0.5"], or []', _layers)
+FILES = Kind("a list of names of files, or None", _files, "files")

@@ -11,8 +11,8 @@ from tds2el import kinds
 from tds2el.kinds import ANY, FILE, FLAG, NOT_NEGATIVE, POSITIVE, Option, Run, choice, integer, optional
 
 READS_FRAMES: tuple[Run, ...] = ("harvest", "volume", "extract-maxima", "normalise")
-KNOWS_EXPERIMENT: tuple[Run, ...] = ("harvest", "volume", "align")
-KNOWS_CELL: tuple[Run, ...] = ("harvest", "volume")
+KNOWS_EXPERIMENT: tuple[Run, ...] = ("harvest", "volume", "align", "export-geometry")
+KNOWS_CELL: tuple[Run, ...] = ("harvest", "volume", "export-geometry")
 
 # A row a line, as far as it fits.
 # fmt: off
@@ -20,6 +20,8 @@ TABLE: dict[str, tuple[Option, ...]] = {
     "What to do": (
         Option("conf_file", FILE, None,
                "the second par-file, with experiment and calculation", needed=("every run",)),
+        Option("sweeps", kinds.FILES, None,
+               "instead of conf_file: one for each sweep of a crystal, harvested and fitted together"),
         Option("output_folder", optional(FILE), None, "folder for the results; None: that of input.par"),
         Option("load_from_file", optional(FILE), None, "harvest file to reuse; None: harvest"),
         Option("save_to_file", optional(FILE), None,
@@ -84,6 +86,10 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("pol_degree", kinds.FRACTION, 1.0, "degree of polarisation; 0.5: unpolarised"),
         Option("normal_to_pol", kinds.DIRECTION, (0.0, 0.0, 1.0),
                "normal to the plane of polarisation, in the lab"),
+        Option("sensor_thickness", NOT_NEGATIVE, 0.0,
+               "thickness of the detector's sensor, for its parallax; 0: none", "mm"),
+        Option("sensor_mu", NOT_NEGATIVE, 0.0,
+               "absorption coefficient of the sensor at lmbda", "mm⁻¹"),
     ),
     "Crystal": (
         Option("AA", kinds.CELL_LENGTH, None, "cell length a", "Å", needed=KNOWS_CELL),

@@ -7,8 +7,9 @@ elastic constants in GPa, the temperature in K and the density in g/cm³: see `t
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +46,8 @@ class Experiment:
     orientation_codes: int
     pol_degree: float
     normal_to_pol: tuple[float, float, float]
+    sensor_thickness: float = 0.0
+    sensor_mu: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ class AlignSettings:
 class RunSettings:
     """What to do, and with which files."""
 
+    sweeps: tuple[Path, ...] | None
     load_from_file: Path | None
     save_to_file: Path | None
     fitSpots: bool
@@ -218,6 +222,8 @@ class Settings:
         The options that the user gave.
     warnings
         What the user should know about the input, a line each.
+    sweeps
+        Where sweeps are given the settings of each, of which these are the first; else none.
     """
 
     experiment: Experiment | None
@@ -237,9 +243,11 @@ class Settings:
     where: dict[str, str]
     given: frozenset[str]
     warnings: tuple[str, ...]
+    sweeps: tuple[Settings, ...] = ()
 
 
-Command = Literal["run", "extract-maxima", "align", "normalise"]
+Command = Literal["run", "extract-maxima", "align", "normalise", "export-geometry"]
+TAKES_SWEEPS: tuple[Command, ...] = ("run",)
 CELL = ("AA", "BB", "CC", "aAA", "aBB", "aCC")
 
 
@@ -257,7 +265,23 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = (), command
     InputError
         One line that names the option, the value and its place, for everything wrong with the input.
     """
-    sources = read_sources(input_file, overrides, needs_conf_file=command == "run")
+    first = _load(input_file, overrides, command, 0)
+    if first.run.sweeps is None:
+        return first
+    if command not in TAKES_SWEEPS:
+        raise InputError(
+            f"{first.where['sweeps']}: sweeps: {command} takes one sweep; give it one conf_file after the other"
+        )
+    others = [_load(input_file, overrides, command, number) for number in range(1, len(first.run.sweeps))]
+    sweeps = (first, *others)
+    _check_sweeps(sweeps)
+    warnings = tuple(dict.fromkeys(warning for sweep in sweeps for warning in sweep.warnings))
+    return replace(first, warnings=warnings, sweeps=sweeps)
+
+
+def _load(input_file: str | Path, overrides: Sequence[str], command: Command, sweep: int) -> Settings:
+    """The settings of one sweep, or the only ones."""
+    sources = read_sources(input_file, overrides, needs_conf_file=command == "run", sweep=sweep)
     values: dict[str, Any] = {option.name: option.default for option in OPTIONS}
     values |= {name: given.resolved() for name, given in sources.given.items()}
     where = {name: sources.given[name].where if name in sources.given else "default" for name in values}
@@ -277,6 +301,7 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = (), command
     _check_curve(values, where)
     _check_cell(values, where)
     _check_sizes(values, where)
+    check_sensor(values, where)
     return Settings(
         experiment=experiment_from_values(values) if _is_complete(values) else None,
         crystal=CrystalSettings(**_own(CrystalSettings, values)),
@@ -300,7 +325,8 @@ def load_settings(input_file: str | Path, overrides: Sequence[str] = (), command
 
 def experiment_from_values(values: Mapping[str, Any]) -> Experiment:
     """The experiment from resolved option values, such as `Settings.values` or those a harvest file keeps."""
-    own = _own(Experiment, values)
+    # Harvest files of earlier versions know nothing of the sensor.
+    own = _own(Experiment, {"sensor_thickness": 0.0, "sensor_mu": 0.0} | dict(values))
     own["normal_to_pol"] = tuple(own["normal_to_pol"])
     own["orientation_codes"] = own["orientation_codes"] or 0  # None, for align to find: it begins with 0
     return Experiment(**own)
@@ -427,6 +453,45 @@ def _check_sizes(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
         raise InputError(
             f"{where['maxima_min_pixels']}: maxima_min_pixels = {fewest} must not be above maxima_max_pixels = {most} "
             f"({where['maxima_max_pixels']})"
+        )
+
+
+def _check_sweeps(sweeps: Sequence[Settings]) -> None:
+    """Raise an InputError unless sweeps share all but experiment and frames, and ask for nothing of one scan only."""
+    own = {field.name for group in (Experiment, FrameSettings) for field in fields(group)}
+    first = sweeps[0]
+    for other in sweeps[1:]:
+        for name, value in other.values.items():
+            if name not in own and value != first.values[name]:
+                raise InputError(
+                    f"{other.where[name]}: {name} = {value}, but {first.values[name]} at {first.where[name]}: sweeps "
+                    "share all but experiment and frames; keep one value"
+                )
+    seen = set()
+    for sweep in sweeps:
+        if sweep.frames is not None:
+            names = os.path.normpath(sweep.frames.images_prefix), sweep.frames.images_postfix
+            if names in seen:
+                raise InputError(f"{sweep.conf_file}: the frames of another sweep, {'…'.join(names)}; name its own")
+            seen.add(names)
+        for name in ("centering_file", "background_prefix"):
+            if sweep.values[name] is not None:
+                raise InputError(
+                    f"{sweep.where[name]}: {name} is not available with several sweeps; harvest them one by one, or "
+                    "leave it out"
+                )
+
+
+def check_sensor(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    """Raise an InputError unless the sensor has both a thickness and an absorption, or neither, and is thin."""
+    thickness, mu, dist = values["sensor_thickness"], values["sensor_mu"], values["dist"]
+    if bool(thickness) != bool(mu):
+        given, missing = ("sensor_thickness", "sensor_mu") if thickness else ("sensor_mu", "sensor_thickness")
+        raise InputError(f"{where[given]}: {given} without {missing}: parallax needs both; give both or neither")
+    if thickness and dist is not None and thickness > dist / 10:
+        raise InputError(
+            f"{where['sensor_thickness']}: sensor_thickness = {thickness:g} mm is more than a tenth of dist = {dist:g} "
+            "mm; correct one of them"
         )
 
 

@@ -37,7 +37,9 @@ class Sources:
     warnings: tuple[str, ...]
 
 
-def read_sources(input_file: str | Path, overrides: Sequence[str] = (), *, needs_conf_file: bool = True) -> Sources:
+def read_sources(
+    input_file: str | Path, overrides: Sequence[str] = (), *, needs_conf_file: bool = True, sweep: int = 0
+) -> Sources:
     """Read both par-files and the overrides and settle what stands for each option.
 
     Parameters
@@ -48,6 +50,8 @@ def read_sources(input_file: str | Path, overrides: Sequence[str] = (), *, needs
         ``NAME=VALUE`` strings, which win over both files.
     needs_conf_file
         Otherwise everything may stand in the one file.
+    sweep
+        Which of sweeps is the conf_file, where that is given.
 
     Raises
     ------
@@ -59,8 +63,17 @@ def read_sources(input_file: str | Path, overrides: Sequence[str] = (), *, needs
     input_file = Path(input_file)
     files = [_read_options(input_file, str(input_file))]
     naming = chosen.get("conf_file") or _last(files[0], "conf_file")
+    sweeps = chosen.get("sweeps") or _last(files[0], "sweeps")
     conf_file = Path(os.path.abspath(input_file))
-    if naming is not None:
+    if sweeps is not None and isinstance(paths := sweeps.resolved(), tuple):
+        if naming is not None:
+            raise InputError(
+                f"{sweeps.where}: sweeps name a conf_file each, but {naming.where} names one too; keep one of them"
+            )
+        conf_file = Path(str(paths[sweep]))
+        if not conf_file.is_file():
+            raise InputError(f"{sweeps.where}: sweeps: there is no file {conf_file}")
+    elif naming is not None:
         conf_file = Path(str(naming.resolved()))
         if not conf_file.is_file():
             raise InputError(f"{naming.where}: conf_file = {short(naming.value)}: there is no file {conf_file}")
@@ -68,6 +81,10 @@ def read_sources(input_file: str | Path, overrides: Sequence[str] = (), *, needs
         raise InputError(f"{input_file}: conf_file is missing: name the file with the experiment's options")
     if conf_file != Path(os.path.abspath(input_file)):
         files.append(_read_options(conf_file, _shown(conf_file)))
+        if "sweeps" in files[1]:
+            raise InputError(
+                f"{files[1]['sweeps'][0].where}: sweeps belong into the input file, {input_file}; move them there"
+            )
 
     _prefer_collect_spots(chosen, files, warnings)
     given: dict[str, Given] = {}

@@ -21,6 +21,7 @@ EXPERIMENT = {
     "det_origin_Y": 25.8, "d1": 4.0, "d2": -9.0, "theta": 12.0, "theta_offset": 0.3, "omega": 57.3,
     "omega_offset": -0.3, "alpha": 50.0, "beta": 1.5, "kappa": 34.0, "phi": 20.0, "angular_step": 0.4, "r1": -130.0,
     "r2": 51.0, "r3": 61.0, "orientation_codes": 0, "pol_degree": 0.95, "normal_to_pol": (0.0, 0.1, 1.0),
+    "sensor_thickness": 0.0, "sensor_mu": 0.0,
 }  # fmt: skip
 
 

@@ -18,6 +18,13 @@ def test_equals_brute_force(make_scan, code):
         assert harvest.lost["nearer_to_another_node"].sum() == 0
 
 
+def test_equals_brute_force_with_parallax(make_scan):
+    scan = make_scan(sensor_thickness=4.0, sensor_mu=0.3)
+    with scan.run() as harvest, make_scan().run(f"save_to_file={scan.folder / 'thin.h5'}") as thin:
+        scan.check(harvest)
+        assert harvest.n_points.tolist() != thin.n_points.tolist()
+
+
 def test_threshold_action_pixel(make_scan):
     scan = make_scan(threshold_action="pixel")
     with scan.run() as harvest:

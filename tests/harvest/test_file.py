@@ -147,5 +147,5 @@ def test_other_version(scan):
     scan.run().close()
     with h5py.File(scan.path, "a") as file:
         file.attrs["format_version"] = 1
-    with pytest.raises(InputError, match="format version 1, this program reads 2; harvest again"):
+    with pytest.raises(InputError, match="format version 1, this program reads 2 and 3; harvest again"):
         HarvestFile(scan.path)

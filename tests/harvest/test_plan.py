@@ -37,6 +37,7 @@ def geometries(draw):
         omega=draw(angle), kappa=draw(angle), beta=draw(st.floats(-5, 5)), phi=draw(angle), r1=draw(angle),
         r2=draw(angle), angular_step=draw(st.sampled_from([0.25, 1.0, -1.0, 5.0])),
         orientation_codes=draw(st.integers(0, 7)),
+        sensor_thickness=draw(st.sampled_from([0.0, 0.0, 3.0])), sensor_mu=draw(st.floats(0.05, 5)),
     )  # fmt: skip
 
 

@@ -201,3 +201,20 @@ def test_pixels_that_are_not_used_weigh_nothing(pixels, device):
         assert np.array_equal(after.gram[others], before.gram[others])
         engine.use(2, np.array([True]))
         assert np.array_equal(engine.evaluate(state).gram, before.gram)
+
+
+def test_pixels_move_with_the_places_where_their_rays_enter(pixels, device):
+    def entered_elsewhere(blob):
+        (piece,) = pixels.points.pieces(blob)
+        off = replace(piece, row=piece.row + 3.0, column=piece.column - 2.0)
+        return iter([replace(off, entry_row=piece.row, entry_column=piece.column)])
+
+    thick = replace(pixels.points, pieces=entered_elsewhere)
+    state, _ = _state(pixels, MOVED)
+    columns = _columns(state.motion, node=True)
+    for make in (
+        lambda points: NumpyEngine(points, columns, CONDITIONS[0]),
+        lambda points: OpenCLEngine(device, points, columns, CONDITIONS[0]),
+    ):
+        expected, found = (make(points).evaluate(state).gram for points in (pixels.points, thick))
+        assert np.array_equal(found, expected)

@@ -75,7 +75,8 @@ def motion_with_place(geometry: Geometry, places: Places) -> Array:
     # The matrix is a constant and a wave in phi: its slope is half the difference across 180°.
     slope = (geometry.lab_to_crystal(phi + 90) - geometry.lab_to_crystal(phi - 90)) / 2
     q_lab = geometry.q_lab(places.row, places.column)
-    p = np.column_stack([places.row, places.column, np.ones(len(places))]) @ geometry.pixel_to_lab.T
+    row, column = geometry.entry(places.row, places.column)
+    p = np.column_stack([row, column, np.ones(len(places))]) @ geometry.pixel_to_lab.T
     length = np.linalg.norm(p, axis=1)
     direction = p / length[:, None]
     moves = np.empty((len(places), 3, 3))

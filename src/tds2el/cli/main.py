@@ -30,6 +30,8 @@ COMMANDS = {
     "render": "show the peaks in reciprocal space, to turn by hand",
     "report": "put the result of a fit on one page, with pictures",
     "export-volume": "volumes for other programs, and pictures of layers",
+    "import-geometry": "par-files from the geometry of DIALS, XDS, CrysAlisPro or pyFAI",
+    "export-geometry": "geometry and orientation for DIALS or XDS",
     "simulate-scan": "write the frames of a virtual crystal",
     "demo": "simulate calcite, harvest, fit, and compare with the truth",
 }

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tds2el.cli.parfiles import add_arguments as add_arguments
 from tds2el.cli.parfiles import read_settings
+from tds2el.errors import InputError
 from tds2el.parallel import World
 
 if TYPE_CHECKING:
@@ -56,9 +57,10 @@ def run(arguments: argparse.Namespace, world: World) -> None:
     harvest_file = settings.run.load_from_file
     if harvest_file is None:
         from tds2el.harvest.collect import harvest
+        from tds2el.harvest.sweeps import harvest_sweeps
 
         world.attempt(lambda: _check_fit(settings, world))
-        harvest_file = harvest(settings, world)
+        harvest_file = (harvest_sweeps if settings.sweeps else harvest)(settings, world)
         log.info("harvest written to %s", harvest_file)
     source: Path = harvest_file
     if world.size > 1 and settings.run.fitSpots and settings.fit.CGUESS is not None:
@@ -107,15 +109,15 @@ def _evaluate(settings: Settings, harvest: HarvestFile, world: World, team: Team
     from tds2el.harvest.nodes import node_warnings
     from tds2el.harvest.quality import spot_quality
     from tds2el.harvest.summary import harvest_table
-    from tds2el.settings import experiment_from_values
 
     @cache  # it takes a pass over all points, which the listing and the fit share
     def quality() -> SpotQuality:
         return spot_quality(harvest, team, world.cores)
 
     if settings.run.load_from_file is not None:
-        row, column = Geometry(experiment_from_values(harvest.settings)).direct_beam()
-        log.info("direct beam at row %.2f, column %.2f", row, column)
+        for number, experiment in enumerate(harvest.experiments, 1):
+            which = f"sweep {number}: " if len(harvest.experiments) > 1 else ""
+            log.info("%sdirect beam at row %.2f, column %.2f", which, *Geometry(experiment).direct_beam())
         _compare_settings(settings, harvest.settings)
         for warning in node_warnings(harvest.hkl, harvest.cell, settings.crystal.centring, harvest.delta_max):
             log.warning("%s", warning)
@@ -167,7 +169,6 @@ def _fit(
     from tds2el.log import shown_warnings
     from tds2el.model.quantum import quantum_term
     from tds2el.progress import Stage
-    from tds2el.settings import experiment_from_values
 
     crystal, options = settings.crystal, settings.fit
     group, structure = _symmetry(crystal, harvest.cell)
@@ -178,9 +179,15 @@ def _fit(
         return
 
     constants = constants_from_guess(options.CGUESS, structure)
-    experiment = experiment_from_values(harvest.settings)
+    experiment = harvest.experiments[0]
     retuning = None
     if options.A_variables is not None:
+        if len(harvest.experiments) > 1:
+            raise InputError(
+                f"{settings.where['A_variables']}: A_variables: the harvest has {len(harvest.experiments)} sweeps of "
+                "different geometry, which cannot be corrected together: harvest and refine each by itself, or set "
+                "A_variables = None"
+            )
         retuning = make_retuning(options.A_variables, experiment, harvest.cell, group)
         for note in retuning.notes:
             log.info("%s", note)

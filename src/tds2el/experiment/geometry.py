@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el.errors import InputError
+from tds2el.experiment.parallax import entry_fraction, largest_pixel_fraction, pixel_fraction
 from tds2el.settings import Experiment
 
 Array = npt.NDArray[np.float64]
@@ -123,10 +124,29 @@ class Geometry:
 
     @cached_property
     def pixel_to_lab(self) -> Array:
-        """(3, 3) in mm: p = pixel_to_lab · (row, column, 1), the lab vector from the sample to a pixel."""
+        """(3, 3) in mm: p = pixel_to_lab · (row, column, 1), the lab vector from the sample to the detector."""
         axes = self.detector[:, 1:] @ self.pixel_to_plane
         foot = -self.experiment.dist * self.detector[:, 0] - axes @ self.origin
         return np.column_stack([axes, foot])
+
+    def entry(self, row: npt.ArrayLike, column: npt.ArrayLike) -> tuple[Array, Array]:
+        """Where the rays that a pixel counts enter the sensor: row and column, shape (...), of whatever size.
+
+        Without sensor_thickness and sensor_mu that is the pixel itself; else see `tds2el.experiment.parallax`.
+        """
+        row, column = np.broadcast_arrays(np.asarray(row, dtype=float), np.asarray(column, dtype=float))
+        e = self.experiment
+        if not e.sensor_thickness:
+            return row, column
+        offset = row - self.origin[0], column - self.origin[1]
+        part = entry_fraction(e.pixel_size * np.hypot(*offset), e.dist, e.sensor_thickness, e.sensor_mu)
+        return self.origin[0] + part * offset[0], self.origin[1] + part * offset[1]
+
+    @property
+    def largest_parallax(self) -> float:
+        """At most so many times farther from the foot point than where it enters is a ray counted."""
+        e = self.experiment
+        return largest_pixel_fraction(e.dist, e.sensor_thickness)
 
     def phi(self, angle_index: npt.ArrayLike) -> Array:
         """Goniometer angle phi at the middle of frames, in degrees; index 0 is the first frame."""
@@ -173,20 +193,27 @@ class Geometry:
         return np.asarray(degree * (1 - (direction @ in_plane) ** 2) + (1 - degree) * (1 - (direction @ normal) ** 2))
 
     def solid_angle(self, row: npt.ArrayLike, column: npt.ArrayLike) -> Array:
-        """C3 = dist³/(dist² + x² + y²)^{3/2}, shape (...): the solid angle relative to the foot point's."""
-        pixel = np.stack(np.broadcast_arrays(row, column), axis=-1) - self.origin
+        """C3 = dist³/(dist² + x² + y²)^{3/2}, shape (...): the solid angle relative to the foot point's.
+
+        x and y are where the rays enter the sensor.
+        """
+        pixel = np.stack(self.entry(row, column), axis=-1) - self.origin
         plane = pixel @ self.pixel_to_plane.T
         dist = self.experiment.dist
         return np.asarray((1 + np.sum(plane**2, axis=-1) / dist**2) ** -1.5)
 
     def pixel_of(self, direction: npt.ArrayLike) -> Array:
-        """Row and column, shape (..., 2), where rays along lab directions (..., 3) meet the detector plane.
+        """Row and column, shape (..., 2), where rays along lab directions (..., 3) are counted.
 
         Rays that run away from the detector give NaN.
         """
         local = np.asarray(direction, dtype=float) @ self.detector
         forward = np.where(local[..., 0] < 0, local[..., 0], np.nan)
-        plane = -self.experiment.dist * local[..., 1:] / forward[..., None]
+        e = self.experiment
+        plane = -e.dist * local[..., 1:] / forward[..., None]
+        if e.sensor_thickness:
+            distance = np.hypot(plane[..., 0], plane[..., 1])
+            plane = plane * pixel_fraction(distance, e.dist, e.sensor_thickness, e.sensor_mu)[..., None]
         return np.asarray(plane @ np.linalg.inv(self.pixel_to_plane).T + self.origin)
 
     def direct_beam(self) -> tuple[float, float]:
@@ -195,5 +222,5 @@ class Geometry:
         return float(row), float(column)
 
     def _pixel_vectors(self, row: npt.ArrayLike, column: npt.ArrayLike) -> Array:
-        row, column = np.broadcast_arrays(np.asarray(row, dtype=float), np.asarray(column, dtype=float))
+        row, column = self.entry(row, column)
         return np.stack([row, column, np.ones_like(row)], axis=-1) @ self.pixel_to_lab.T

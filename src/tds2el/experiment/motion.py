@@ -3,6 +3,10 @@
 Q = M(φ) Q0 with M = Uᵀ Rᵀ = M₀ + M₁ cos φ + M₂ sin φ, since only one factor of R turns with φ; Q0 = (p/|p| + b)/λ with
 p = P·(row, column, 1) and the unit vector b to the source. Changes are kept apart from values, so that the change of Q
 is accurate in single precision too.
+
+Row and column are where rays enter the sensor (`Geometry.entry`). By how much that differs from the pixel is taken from
+the harvest: a new dist or origin changes the parallax by less than the fraction t/dist of what it changes itself, which
+the next harvest takes into account.
 """
 
 from __future__ import annotations
@@ -98,7 +102,7 @@ def motion(harvested: Experiment, now: Experiment, free: Iterable[str] = ()) -> 
 
 
 def change_of_q(found: Motion, row: Array, column: Array, phi: Array) -> Array:
-    """Q now minus Q at the harvest, (n, 3) in Å⁻¹, of pixels on frames at phi (degrees), without cancellation."""
+    """Q now minus Q at the harvest, (n, 3) in Å⁻¹, of rays on frames at phi (degrees), without cancellation."""
     turn_change, turn = (_at(m, phi) for m in (found.turn_change, found.turn))
     direction, direction_change = _direction(found, row, column)
     lab = (direction + found.beam) * found.wave_number

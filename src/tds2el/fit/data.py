@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from tds2el.crystal.symmetry import PointGroup, with_replicas
 from tds2el.errors import InputError
+from tds2el.experiment.geometry import Geometry
 from tds2el.harvest.centre import peak_offsets, peak_places
 from tds2el.harvest.file import HarvestFile
 from tds2el.harvest.nodes import node_names
@@ -195,6 +197,10 @@ class _Reader:
     nred: int
     pixels: bool
 
+    @cached_property
+    def geometries(self) -> list[Geometry]:
+        return [Geometry(experiment) for experiment in self.harvest.experiments]
+
     def pieces(self, blob: int, brightness: float = 1.0, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
         """The pieces of a blob of the harvest, of its points start:stop among those that are taken.
 
@@ -221,9 +227,12 @@ class _Reader:
             if harvest.has_background or self.pixels:
                 row, column, frame = (values[taken] for values in harvest.pixels(*part))
                 if self.pixels:
+                    entry = self.geometries[self.harvest.sweep[blob]].entry(row, column)
                     columns = {
                         "row": row.astype(float),
                         "column": column.astype(float),
+                        "entry_row": entry[0],
+                        "entry_column": entry[1],
                         "frame": frame.astype(float),
                         "phi": harvest.phi[frame],
                     }

@@ -127,7 +127,7 @@ class Retuning:
         """∂(Q − G)/∂ free parameters at x, (n, names, 3), of pixels on frames at phi (degrees) and their nodes."""
         experiment, cell = self.geometry(x)
         now = motion(self.experiment, experiment, self.moved)
-        moves = derivatives_of_q(now, row, column, phi)
+        moves = derivatives_of_q(now, *Geometry(self.experiment).entry(row, column), phi)
         total = np.zeros((len(row), len(self.names), 3))
         for place, correction in enumerate(self.corrections):
             if correction.name in CELL_OPTIONS:

@@ -138,9 +138,7 @@ def _refuse_another_scan(
         return InputError(f"{OPTION} = {harvest.path}: {what}; give a harvest of this scan with the same values")
 
     own: dict[str, object] = asdict(experiment) | dict(zip(CELL_OPTIONS, cell.parameters, strict=True))
-    old = harvest.settings | dict(zip(CELL_OPTIONS, harvest.cell.parameters, strict=True))
-    # JSON has no tuples.
-    own = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
+    old = asdict(harvest.experiments[0]) | dict(zip(CELL_OPTIONS, harvest.cell.parameters, strict=True))
     changed = [name for name, value in own.items() if old.get(name) != value]
     if changed:
         shown = ", ".join(f"{name} = {_shown(old.get(name))} there, {_shown(own[name])} here" for name in changed[:3])

@@ -40,6 +40,7 @@ def harvest(settings: Settings, world: World) -> Path:
     Parameters
     ----------
     settings : Settings
+        Of one sweep.
     world : World
 
     Returns
@@ -51,6 +52,25 @@ def harvest(settings: Settings, world: World) -> Path:
     ------
     InputError
         On all ranks alike, for any fault of the inputs; an existing file of that name is then untouched.
+    """
+    settings, inputs = prepare_together(settings, world)
+    if not inputs.plan.frame.size:
+        row, column = inputs.geometry.direct_beam()
+        raise InputError(
+            f"{inputs.source}: no reflection of the list reaches the detector in this scan; check the geometry "
+            f"(direct beam at row {row:.1f}, column {column:.1f}) and the list"
+        )
+    return gather_and_write(settings, inputs, world)
+
+
+def prepare_together(settings: Settings, world: World) -> tuple[Settings, Inputs]:
+    """Read all but the frames, which are looked at only to choose reflections; tell what there is to tell (collective).
+
+    Returns
+    -------
+    settings : Settings
+        With the chosen reflections, where they were "auto".
+    inputs : Inputs
     """
     threads = settings.harvest.threads or world.cores
     scanned = read_headers(settings, threads, world)
@@ -64,8 +84,29 @@ def harvest(settings: Settings, world: World) -> Path:
             logger.info("%s", text)
         for text in inputs.warnings:
             logger.warning("%s", text)
-    found = _read_frames(inputs, threads, settings.harvest.check_md5, world)
-    return _merge_and_write(settings, inputs, found, world)
+    return settings, inputs
+
+
+def gather_and_write(settings: Settings, inputs: Inputs, world: World, *, whole: bool = True) -> Path:
+    """Read the frames and write what they hold to save_to_file (collective).
+
+    Parameters
+    ----------
+    settings : Settings
+    inputs : Inputs
+        With a plan that is not empty.
+    world : World
+    whole : bool
+        Whether this is all, so that reflections without points are told, and none with points is an error; else it is
+        one sweep of several.
+
+    Raises
+    ------
+    InputError
+        On all ranks alike; an existing file of that name is then untouched.
+    """
+    found = _read_frames(inputs, settings.harvest.threads or world.cores, settings.harvest.check_md5, world)
+    return _merge_and_write(settings, inputs, found, world, whole)
 
 
 def _read_frames(inputs: Inputs, threads: int, check_md5: bool, world: World) -> FrameGatherer:
@@ -89,7 +130,7 @@ def _read_frames(inputs: Inputs, threads: int, check_md5: bool, world: World) ->
     return found
 
 
-def _merge_and_write(settings: Settings, inputs: Inputs, found: FrameGatherer, world: World) -> Path:
+def _merge_and_write(settings: Settings, inputs: Inputs, found: FrameGatherer, world: World, whole: bool) -> Path:
     plan, series = inputs.plan, inputs.series
     n_blobs = len(plan.node)
     numbers = [np.stack(world.gather_all(points.number(n_blobs))) for points in (found.points, found.peaks)]
@@ -97,7 +138,7 @@ def _merge_and_write(settings: Settings, inputs: Inputs, found: FrameGatherer, w
     lost, hot_frames = world.sum_array(found.lost), world.sum_array(found.hot_frames)
     points_in_frames = world.sum_array(found.points.number_in_frames(series.n_frames))
     error = None
-    if not n_points.any():
+    if whole and not n_points.any():
         error = InputError(
             f"{inputs.source}: no point was harvested ({_losses(0, lost.sum(axis=0))}); check the geometry, mask"
         )
@@ -141,7 +182,10 @@ def _merge_and_write(settings: Settings, inputs: Inputs, found: FrameGatherer, w
     path = output_path(settings)  # the folder may have gone meanwhile
     write_harvest(path, settings, tables, _columns(found, numbers, inputs, world), found.threads, world)
     if world.rank == 0:
-        _tell_absent(inputs, plan.node[n_points > 0])
+        if whole:
+            absent = np.setdiff1d(np.arange(len(inputs.hkl)), plan.node[n_points > 0])
+            listed, replicas = absent[absent < inputs.n_listed], absent[absent >= inputs.n_listed]
+            tell_absent(inputs.hkl[listed], inputs.hkl[replicas])
         if not numbers[1].any() and np.isfinite(inputs.threshold):
             row, column = inputs.geometry.direct_beam()
             logger.warning(
@@ -159,17 +203,15 @@ def _merge_and_write(settings: Settings, inputs: Inputs, found: FrameGatherer, w
     return path
 
 
-def _tell_absent(inputs: Inputs, nodes: npt.NDArray[np.int64]) -> None:
-    """Name the reflections that are not among the nodes with points; of replicas nobody expected all."""
-    absent = np.setdiff1d(np.arange(len(inputs.hkl)), nodes)
-    listed, replicas = absent[absent < inputs.n_listed], absent[absent >= inputs.n_listed]
-    if listed.size:
-        logger.warning("no point was harvested of %s", node_names(inputs.hkl[listed]))
-    if replicas.size:
+def tell_absent(listed: npt.NDArray[np.int64], replicas: npt.NDArray[np.int64]) -> None:
+    """Name reflections (n, 3) without points, those of the list and their replicas, of which nobody expected all."""
+    if len(listed):
+        logger.warning("no point was harvested of %s", node_names(listed))
+    if len(replicas):
         logger.info(
             "no point was harvested of %d of the equivalent reflections: %s",
-            replicas.size,
-            node_names(inputs.hkl[replicas], most=200),
+            len(replicas),
+            node_names(replicas, most=200),
         )
 
 

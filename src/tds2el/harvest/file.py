@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from tds2el.errors import InputError
 from tds2el.harvest.columns import Column, write_columns
 from tds2el.output import replaced, writing
 from tds2el.parallel import World
-from tds2el.settings import Settings
+from tds2el.settings import Experiment, Settings, experiment_from_values
 
 if TYPE_CHECKING:
     import h5py
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 OPTION = "save_to_file"
 FORMAT = "tds2el harvest"
 FORMAT_VERSION = 2
+# Of several sweeps: a reader of the other would take the geometry of the first for all.
+FORMAT_VERSION_SWEEPS = 3
 # Why a pixel of the shell is no point, in the order of the compiled gatherer's tallies.
 LOSSES = ("nearer_to_another_node", "masked", "negative_counts", "over_threshold")
 UNITS = {
@@ -65,6 +67,8 @@ class Tables:
         delta_min, delta_max, longest_reciprocal (Å⁻¹), threshold, saturation (counts), and background_exposure
         if there are frames of the background.
     cell : Cell
+    experiments : sequence of Experiment
+        Of several sweeps, each one's; blobs then have a column sweep.
     """
 
     blobs: dict[str, npt.NDArray[Any]]
@@ -74,6 +78,7 @@ class Tables:
     frames: dict[str, npt.NDArray[Any]]
     shell: dict[str, float]
     cell: Cell
+    experiments: Sequence[Experiment] = ()
 
 
 def write_harvest(
@@ -149,9 +154,13 @@ class HarvestFile:
         Sum of the denominators of the background frames; None without any.
     cell : Cell
     settings : dict
-        Every option's value at the harvest.
+        Every option's value at the harvest; of several sweeps, the first one's.
+    experiments : list of Experiment
+        Of each sweep.
+    sweep : ndarray of int, shape (blobs,)
+        Number of each blob's sweep, from 0.
     frame_names : list of str
-    phi, denominator : ndarray, shape (frames,)
+    phi, denominator, points_in_frames : ndarray, shape (frames,)
 
     Raises
     ------
@@ -179,10 +188,10 @@ class HarvestFile:
     def _read_head(self, file: h5py.File) -> None:
         if file.attrs.get("format") != FORMAT:
             raise InputError(f"{self._option} = {self.path}: HDF5, but no harvest of tds2el; name the harvest file")
-        if file.attrs["format_version"] != FORMAT_VERSION:
+        if file.attrs["format_version"] not in (FORMAT_VERSION, FORMAT_VERSION_SWEEPS):
             raise InputError(
                 f"{self._option} = {self.path}: format version {file.attrs['format_version']}, this program "
-                f"reads {FORMAT_VERSION}; harvest again"
+                f"reads {FORMAT_VERSION} and {FORMAT_VERSION_SWEEPS}; harvest again"
             )
         entry = file["entry"]
         blobs, shell = entry["blobs"], entry["shell"]
@@ -206,9 +215,18 @@ class HarvestFile:
             self.background_exposure = float(shell["background_exposure"][()])
         self.cell = Cell(*(float(x) for x in shell["cell"][()]))
         self.settings: dict[str, Any] = json.loads(entry["settings/values"][()])
+        self.sweep = np.zeros(len(self.hkl), dtype=np.int64)
+        self.experiments: list[Experiment] = []
+        if "sweeps" in entry:
+            self.sweep = np.asarray(blobs["sweep"][()], dtype=np.int64)
+            told = entry["sweeps/experiment"].asstr()[()]
+            self.experiments = [experiment_from_values(json.loads(text)) for text in told]
+        else:
+            self.experiments = [experiment_from_values(self.settings)]
         self.frame_names: list[str] = list(entry["frames/name"].asstr()[()])
         self.phi: npt.NDArray[np.float64] = entry["frames/phi"][()]
         self.denominator: npt.NDArray[np.float64] = entry["frames/denominator"][()]
+        self.points_in_frames: npt.NDArray[np.int64] = entry["frames/points"][()].astype(np.int64)
         for group, offset in (("points", self.offset), ("peaks", self.peak_offset)):
             names = ["counts", "correction", "Q"] + ["background"] * (self.has_background and group == "points")
             if any(len(entry[f"{group}/{name}"]) != offset[-1] for name in names):
@@ -272,6 +290,12 @@ class HarvestFile:
             values: npt.NDArray[np.float32] = self._column("points", "background")[start:stop]
         return values
 
+    def values(self, group: str, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Entries start:stop of a column of "points" or "peaks", as they are in the file."""
+        with self._readable():
+            values: npt.NDArray[Any] = self._column(group, name)[start:stop]
+        return values
+
     def _range(self, blob: int, start: int, stop: int | None) -> tuple[int, int]:
         """Of a blob's points start:stop among all."""
         first, end, _ = slice(start, stop).indices(int(self.n_points[blob]))
@@ -332,7 +356,8 @@ def _write_head(file: h5py.File, settings: Settings, tables: Tables) -> None:
     import h5py
 
     text = h5py.string_dtype()
-    file.attrs.update(NX_class="NXroot", default="entry", format=FORMAT, format_version=FORMAT_VERSION)
+    version = FORMAT_VERSION_SWEEPS if tables.experiments else FORMAT_VERSION
+    file.attrs.update(NX_class="NXroot", default="entry", format=FORMAT, format_version=version)
     entry = file.create_group("entry")
     entry.attrs.update(NX_class="NXentry", default="frames")
     entry["title"] = f"harvest of {settings.input_file.name}"
@@ -357,6 +382,13 @@ def _write_head(file: h5py.File, settings: Settings, tables: Tables) -> None:
             shell[name].attrs["units"] = "counts" if name in ("threshold", "saturation") else "1/angstrom"
     shell["cell"] = np.array(tables.cell.parameters)
     shell["cell"].attrs["units"] = "angstrom (a b c), degrees (alpha beta gamma)"
+
+    if tables.experiments:
+        sweeps = _group(entry, "sweeps")
+        told = [json.dumps(asdict(experiment)) for experiment in tables.experiments]
+        sweeps.create_dataset("experiment", data=told, dtype=text)
+        texts = [sweep.conf_file.read_text(errors="replace") for sweep in settings.sweeps]
+        sweeps.create_dataset("conf_file", data=texts, dtype=text)
 
     write_provenance(entry, settings)
     _group(entry, "points")

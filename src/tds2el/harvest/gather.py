@@ -45,6 +45,10 @@ class FrameGatherer:
         self._gatherer = RegionGatherer(
             mask=inputs.masks.scan,
             pixel_to_lab=geometry.pixel_to_lab,
+            origin=geometry.origin,
+            pixel_size=geometry.experiment.pixel_size,
+            sensor_thickness=geometry.experiment.sensor_thickness,
+            sensor_mu=geometry.experiment.sensor_mu,
             beam=geometry.beam,
             lmbda=geometry.experiment.lmbda,
             in_plane=in_plane,

@@ -92,6 +92,7 @@ class Inputs:
     border : int
         Pixels round one above the threshold that are lost with it; −1: all of its frame.
     plan : Plan
+        Empty where no reflection reaches the detector.
     neighbours : list of ndarray, shape (m, 3)
         For each blob, from its node to others that are allowed, Å⁻¹.
     warnings, notes : list of str
@@ -160,12 +161,12 @@ def prepare(settings: Settings, scan: ScanInputs | None = None, scanned: Headers
     notes = node_notes(hkl, cell, crystal.centring, delta_max)
     if len(hkl) > n_listed:
         notes.append(f"{n_listed} reflections and {len(hkl) - n_listed} equivalent ones (REPLICA_COLLECTION)")
-    notes.append(f"shells from {delta_min:.5f} to {delta_max:.5f} Å⁻¹; data go to {path}")
+    final = settings.values["save_to_file"]  # path is of a part where there are several sweeps
+    notes.append(f"shells from {delta_min:.5f} to {delta_max:.5f} Å⁻¹; data go to {final}")
 
     scan = scan or read_scan(settings, scanned)
     notes += scan.notes
     geometry, series = scan.geometry, scan.series
-    row, column = geometry.direct_beam()
 
     nodes = hkl @ cell.B.T
     plan = make_plan(geometry, nodes, series.angle_index, delta_max, series.shape)
@@ -176,11 +177,6 @@ def prepare(settings: Settings, scan: ScanInputs | None = None, scanned: Headers
         plan = shifted_plan(plan, shift, geometry, nodes, series.angle_index, delta_max, series.shape)
         notes.append(
             f"{np.count_nonzero(plan.shift.any(axis=1))} of {len(plan.node)} blobs are centred on their measured peaks"
-        )
-    if not plan.frame.size:
-        raise InputError(
-            f"{source}: no reflection of the list reaches the detector in this scan; check the geometry "
-            f"(direct beam at row {row:.1f}, column {column:.1f}) and the list"
         )
     neighbours = [np.empty((0, 3))] * len(plan.node)
     if crystal.centring is not None:

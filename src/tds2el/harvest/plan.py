@@ -234,6 +234,8 @@ def regions(geometry: Geometry, nodes: Array, phi: Array, delta: float, shape: t
         spread = s * np.sqrt(np.maximum(cx**2 + cy**2 - s**2, 0))
         low[bounded, axis] = e.dist * (-cx * cy - spread) / (cx**2 - s**2)
         high[bounded, axis] = e.dist * (-cx * cy + spread) / (cx**2 - s**2)
+    # These are places where rays enter the sensor; parallax takes them outwards by a factor between 1 and this.
+    low, high = np.minimum(low, geometry.largest_parallax * low), np.maximum(high, geometry.largest_parallax * high)
     # Rows and columns run along the axes of the plane, one way or the other.
     corners = np.stack([low, high]) @ np.linalg.inv(geometry.pixel_to_plane).T + geometry.origin
     limit = np.array(shape)
@@ -306,14 +308,17 @@ def _with_missing_frames(angle_index: Array) -> tuple[Array, IntArray]:
 
 
 def _detector_cone(geometry: Geometry, shape: tuple[int, int]) -> tuple[Array, float]:
-    """Axis (detector frame) and half angle of a cone that holds all pixels: it touches the corners."""
+    """Axis (detector frame) and half angle of a cone that holds all pixels: it touches the corners, or, with parallax,
+    leaves room for it.
+    """
     rows, columns = np.array([-1, shape[0]])[[0, 0, 1, 1]], np.array([-1, shape[1]])[[0, 1, 0, 1]]
     plane = (np.stack([rows, columns], axis=1) - geometry.origin) @ geometry.pixel_to_plane.T
     vectors = np.column_stack([np.full(4, -geometry.experiment.dist), plane])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     axis = vectors.mean(axis=0)
     axis /= np.linalg.norm(axis)
-    return axis, float(np.arccos(np.clip(vectors @ axis, -1, 1)).max())
+    parallax = geometry.largest_parallax - 1  # of tan θ, so of θ at most half of it
+    return axis, float(np.arccos(np.clip(vectors @ axis, -1, 1)).max()) + parallax / 2
 
 
 def _no_visits() -> IntArray:

@@ -11,7 +11,6 @@ from tds2el.errors import InputError
 from tds2el.experiment.geometry import Geometry
 from tds2el.harvest.centre import peak_offsets
 from tds2el.harvest.file import HarvestFile
-from tds2el.settings import experiment_from_values
 from tds2el.team import Team
 
 Array = npt.NDArray[np.float64]
@@ -142,11 +141,13 @@ def _signal(sums: Array) -> Array:
 
 def _on_detector(harvest: HarvestFile, offset: Array) -> Array:
     """How far apart, in pixels, nodes and nodes + offset are seen at the angles of the blobs (blobs,)."""
-    geometry = Geometry(experiment_from_values(harvest.settings))
-    to_lab = np.swapaxes(geometry.lab_to_crystal(harvest.angle), -1, -2)
-
-    def place(node: Array) -> Array:
-        ray = geometry.experiment.lmbda * np.einsum("nij,nj->ni", to_lab, node) - geometry.beam
-        return geometry.pixel_of(ray)
-
-    return np.asarray(np.linalg.norm(place(harvest.centre + offset) - place(harvest.centre), axis=-1))
+    apart = np.full(harvest.n_blobs, np.nan)
+    for number, experiment in enumerate(harvest.experiments):
+        geometry, blobs = Geometry(experiment), np.flatnonzero(harvest.sweep == number)
+        rays = [
+            experiment.lmbda * np.einsum("nji,nj->ni", geometry.lab_to_crystal(harvest.angle[blobs]), node)
+            - geometry.beam
+            for node in (harvest.centre[blobs], harvest.centre[blobs] + offset[blobs])
+        ]
+        apart[blobs] = np.linalg.norm(geometry.pixel_of(rays[1]) - geometry.pixel_of(rays[0]), axis=-1)
+    return apart

@@ -15,12 +15,14 @@ HEAD = (
 
 def harvest_table(harvest: HarvestFile, quality: SpotQuality) -> str:
     """The listing of show_hkls: a line for each blob, then the totals with the points lost and why."""
-    lines = [HEAD]
+    several = len(harvest.experiments) > 1
+    lines = [f"sweep {HEAD}" if several else HEAD]
     for blob, (h, k, l) in enumerate(harvest.hkl):
         frames = f"{harvest.first_frame[blob]}-{harvest.last_frame[blob]}"
         length = float(np.linalg.norm(quality.offset[blob]))
+        sweep = f"{harvest.sweep[blob] + 1:5d} " if several else ""
         lines.append(
-            f"{blob:5d}  {h:4d} {k:4d} {l:4d}  {harvest.angle[blob]:9.3f}  {frames:>13}  "
+            f"{sweep}{blob:5d}  {h:4d} {k:4d} {l:4d}  {harvest.angle[blob]:9.3f}  {frames:>13}  "
             f"{harvest.n_points[blob]:10d}  {harvest.n_peaks[blob]:15d}"
             f"  {quality.coverage[blob]:8.2f}  {_number(quality.signal[blob], '.2f'):>11}"
             f"  {quality.lost_frames[blob]:11.2f}  {_number(length, '.5f'):>12}"

@@ -172,11 +172,9 @@ class DevicePoints:
             staged[row, :size], staged[row + 1, :size] = piece.background[part], piece.weight[part]
             row += 2
         if self._motion:
-            assert piece.row is not None
-            assert piece.column is not None
-            assert piece.phi is not None
-            angle = np.deg2rad(piece.phi[part])
-            for values in (piece.row[part], piece.column[part], np.cos(angle), np.sin(angle)):
+            at_row, at_column, phi = (values[part] for values in piece.place)
+            angle = np.deg2rad(phi)
+            for values in (at_row, at_column, np.cos(angle), np.sin(angle)):
                 staged[row, :size] = values
                 row += 1
         return size

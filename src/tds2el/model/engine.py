@@ -38,6 +38,8 @@ class Piece:
         Both or neither.
     row, column, phi, frame : ndarray, shape (n,), optional
         Where the pixel is on the detector, the goniometer angle of its frame in degrees, and the frame's number.
+    entry_row, entry_column : ndarray, shape (n,), optional
+        Where its rays enter the sensor, by the harvest's geometry; None: at row and column.
     node : ndarray, shape (3,)
         G of the harvest, Å⁻¹; by default Q is relative to it.
     """
@@ -51,12 +53,24 @@ class Piece:
     column: Array | None = None
     phi: Array | None = None
     frame: Array | None = None
+    entry_row: Array | None = None
+    entry_column: Array | None = None
     node: Array = field(default_factory=lambda: np.zeros(3))
 
     @property
     def q(self) -> Array:
         """Q − G, Å⁻¹, (n, 3)."""
         return np.asarray(self.Q - self.node)
+
+    @property
+    def place(self) -> tuple[Array, Array, Array]:
+        """What a change of geometry moves: row and column of the entry, φ."""
+        assert self.row is not None
+        assert self.column is not None
+        assert self.phi is not None
+        row = self.row if self.entry_row is None else self.entry_row
+        column = self.column if self.entry_column is None else self.entry_column
+        return row, column, self.phi
 
 
 class Pieces(Protocol):

@@ -151,7 +151,7 @@ class NumpyEngine:
                 q, kappa = q_now(self._points, state, blob, piece), piece.correction
                 moves = None
                 if state.motion is not None:
-                    moves = derivatives_of_q(state.motion, piece.row, piece.column, piece.phi)  # type: ignore[arg-type]
+                    moves = derivatives_of_q(state.motion, *piece.place)
                 ratio = None if piece.background is None else piece.background / np.where(used, kappa, 1.0)
                 node = node_now(self._points, state, blob)
                 c = model_columns(q, node, state.tensor, quantum, self._columns, moves, ratio)

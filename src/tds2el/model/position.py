@@ -26,8 +26,5 @@ def q_now(points: Points, state: State, blob: int, piece: Piece) -> Array:
     """q = Q − d − G of a piece's pixels at a state, (n, 3) in Å⁻¹."""
     q = np.asarray(piece.q, dtype=float) + shift_of_q(points, state)[blob]
     if state.motion is not None:
-        assert piece.row is not None
-        assert piece.column is not None
-        assert piece.phi is not None
-        q = q + change_of_q(state.motion, piece.row, piece.column, piece.phi)
+        q = q + change_of_q(state.motion, *piece.place)
     return np.asarray(q, dtype=float)

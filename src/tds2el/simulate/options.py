@@ -18,7 +18,7 @@ from tds2el.errors import InputError
 from tds2el.kinds import Option
 from tds2el.options import BY_NAME, TABLE
 from tds2el.parfile import read_parfile
-from tds2el.settings import Experiment
+from tds2el.settings import Experiment, check_sensor
 from tds2el.simulate import scan_kinds
 from tds2el.simulate.lattice.examples import EXAMPLES
 from tds2el.simulate.scan_kinds import SecondLattice, Shadow
@@ -304,6 +304,7 @@ def scan_from_values(values: dict[str, object], source: str) -> Scan:
     resolved = {name: values.get(name, option.default) for name, option in _BY_NAME.items()}
     if (resolved["constants"] is None) == (resolved["elastic_tensor"] is None):
         raise InputError(f"{source}: give either constants or elastic_tensor")
+    check_sensor(resolved, dict.fromkeys(resolved, source))
     experiment = Experiment(**{f.name: resolved.pop(f.name) for f in fields(Experiment)})  # type: ignore[arg-type]
     scan = Scan(experiment=experiment, **resolved)  # type: ignore[arg-type]
     if not scan.DeltaQ_min < scan.DeltaQ_max:

@@ -119,6 +119,10 @@ class FrameCollector:
         self._gridder = VolumeGridder(
             masks=np.stack([sweep.masks.mask(int(sweep.frames[in_force.index(chosen)])) for chosen in different]),
             pixel_to_lab=geometry.pixel_to_lab,
+            origin=geometry.origin,
+            pixel_size=geometry.experiment.pixel_size,
+            sensor_thickness=geometry.experiment.sensor_thickness,
+            sensor_mu=geometry.experiment.sensor_mu,
             beam=geometry.beam,
             lmbda=geometry.experiment.lmbda,
             in_plane=in_plane,

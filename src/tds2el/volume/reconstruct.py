@@ -48,7 +48,7 @@ def reconstruct(settings: Settings, world: World) -> Path:
         On all ranks alike, for any fault of the inputs; an existing file of that name is then untouched.
     """
     threads = settings.harvest.threads or world.cores
-    sweeps = (settings,)
+    sweeps = settings.sweeps or (settings,)
     world.attempt(lambda: output_path(settings))
     scanned = [scan_together(partial(_frame_files, sweep), threads, world) for sweep in sweeps]
     inputs = world.attempt(lambda: prepare(sweeps, scanned))

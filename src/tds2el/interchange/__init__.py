@@ -1,0 +1,1 @@
+"""Geometry from and to other programs."""
