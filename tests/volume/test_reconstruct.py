@@ -8,6 +8,12 @@ from fabio.edfimage import EdfImage
 from tds2el.crystal.cell import Cell
 from tds2el.crystal.symmetry import point_group
 from tds2el.errors import InputError
+from tds2el.parallel import World
+from tds2el.settings import load_settings
+from tds2el.volume.file import VolumeFile
+from tds2el.volume.reconstruct import reconstruct
+
+from .conftest import EXPERIMENT, Scan
 
 TILTED = {
     "volume_basis": [[1, 1, 0], [1, -1, 0.5], [0, 0, 1]],
@@ -34,6 +40,31 @@ def test_equals_brute_force(scan, options):
     with scan.run(**options) as volume:
         every = options.get("every_nth_frame", 1)
         scan.check(volume, options.get("microsteps", 1), range(0, scan.n_frames, every))
+
+
+def test_rays_enter_a_thick_sensor_before_they_are_counted(make_scan):
+    scan = make_scan(sensor_thickness=4.0, sensor_mu=0.5)
+    with scan.run() as volume:
+        scan.check(volume)
+        thin = make_scan()
+        with pytest.raises(AssertionError):
+            thin.check(volume)
+
+
+def test_sweeps_share_a_volume(tmp_path):
+    """Another detector position and goniometer setting, other frames, their own mask and denominators."""
+    scans = []
+    for name, setting in (("one", {}), ("two", {"omega": 91.0, "theta": -20.0, "angular_step": -0.6})):
+        (tmp_path / name).mkdir()
+        scan = Scan(tmp_path / name, EXPERIMENT | setting, n_frames=20 if setting else 30)
+        scan.write()
+        scans.append(scan)
+    (tmp_path / "input.par").write_text("sweeps = ['one/conf.par', 'two/conf.par']\n")
+    with VolumeFile(reconstruct(load_settings(tmp_path / "input.par"), World())) as volume:
+        expected = sum(scan.brute(volume.grid) for scan in scans)
+        np.testing.assert_allclose(volume.counts[()], expected[0], rtol=1e-14, atol=1e-12)
+        np.testing.assert_allclose(volume.correction[()], expected[1], rtol=1e-9, atol=1e-12)
+        assert expected[2].sum() == sum(sum(scan.good(n).sum() for n in range(scan.n_frames)) for scan in scans)
 
 
 @pytest.mark.parametrize("axes", ["hkl", "cartesian"])
