@@ -187,6 +187,17 @@ LARGEST_VOLUME = 10**11
 LARGEST_CONSTANT = 1e5
 """GPa; diamond's are about 1000."""
 
+LARGEST_EXPANSION = 0.01
+"""1/K; that of plastic crystals is below 0.001."""
+
+_ENTRIES = tuple(f"A{i}{j}" for i in range(1, 7) for j in range(i, 7))
+QUANTITIES = (
+    *_ENTRIES,
+    *("K_Voigt", "K_Reuss", "K_Hill", "G_Voigt", "G_Reuss", "G_Hill", "E_Hill"),
+    *("beta_a", "beta_b", "beta_c"),
+)
+"""What the option `known` may name: constants and moduli in GPa, linear compressibilities along the axes in 1/GPa."""
+
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool | int) or value not in (0, 1):
@@ -408,6 +419,38 @@ def _layers(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(layer_from_name(name).name for name in value))
 
 
+def _known(value: object) -> dict[str, tuple[float, float, str]] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not value:
+        raise _NotThisKind
+    found: dict[str, tuple[float, float, str]] = {}
+    for name, entry in value.items():
+        if name not in QUANTITIES:
+            raise ValueError(f"{name!r} is not among what can be known: A11 to A66, {', '.join(QUANTITIES[21:])}")
+        right = f'{name} must be [value, sigma, "isothermal"] or [value, sigma, "adiabatic"], with sigma above 0'
+        if not isinstance(entry, list | tuple) or len(entry) != 3 or not is_number(entry[0]) or not is_number(entry[1]):
+            raise ValueError(right)
+        if entry[1] <= 0 or entry[2] not in ("isothermal", "adiabatic"):
+            raise ValueError(right)
+        if entry[0] <= 0 and name[0] != "A" and name[:4] != "beta":
+            raise ValueError(f"{name} must be positive")
+        found[name] = (float(entry[0]), float(entry[1]), str(entry[2]))
+    return found
+
+
+def _expansion(value: object) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    given = value if isinstance(value, list | tuple) else (value,)
+    values = tuple(float(x) for x in given if is_number(x))
+    if len(values) not in (1, 3, 6) or len(values) < len(given):
+        raise _NotThisKind
+    if max(map(abs, values)) > LARGEST_EXPANSION:
+        raise ValueError(f"is beyond {LARGEST_EXPANSION:g} 1/K, where some 1e-5 are common")
+    return values
+
+
 ANY = number("a finite number")
 POSITIVE = number("a positive number", lambda x: x > 0)
 DENSITY = number("a number from 0.01 to 100", lambda x: 0.01 <= x <= 100)
@@ -440,3 +483,5 @@ LIMITS = Kind("three pairs [min, max]", _limits)
 NODES = Kind("three whole numbers of at least 1, or one for all", _nodes)
 LAYERS = Kind('a list of names of layers, such as ["hk0", "hk0.5"], or []', _layers)
 FILES = Kind("a list of names of files, or None", _files, "files")
+KNOWN = Kind('{"K_Reuss": [value, sigma, "isothermal" or "adiabatic"], …}, or None', _known)
+EXPANSION = Kind("one, three or six numbers, or None", _expansion)

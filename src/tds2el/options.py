@@ -179,6 +179,15 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "pull beyond which pixels, connected or single, are foreign and removed with a border, e.g. 6"),
         Option("spot_filter", kinds.SPOT_FILTER, None, "limits beyond which spots are left out of the fit"),
     ),
+    "Absolute scale": (
+        Option("known", kinds.KNOWN, None,
+               "constants (frame W), moduli or linear compressibilities known from elsewhere, with error and thermal "
+               "state", "GPa, 1/GPa"),
+        Option("expansion", kinds.EXPANSION, None,
+               "thermal expansion: of a cubic crystal; along x, y, z of frame W; or xx yy zz yz xz xy", "1/K"),
+        Option("heat_capacity", optional(POSITIVE), None,
+               "heat capacity at constant pressure; with expansion adiabatic constants are printed too", "J/(g K)"),
+    ),
     "Visualisation": (
         Option("visSim", FLAG, False,
                "1: write data and simulation, interpolated on a cube round every spot, to simtests.h5"),

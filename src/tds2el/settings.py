@@ -146,6 +146,9 @@ class FitSettings:
     background_scale: Literal["monitor", "free"]
     reject: float | None
     spot_filter: dict[str, float] | None
+    known: dict[str, tuple[float, float, str]] | None
+    expansion: tuple[float, ...] | None
+    heat_capacity: float | None
 
 
 @dataclass(frozen=True)
@@ -302,6 +305,7 @@ def _load(input_file: str | Path, overrides: Sequence[str], command: Command, sw
     _check_cell(values, where)
     _check_sizes(values, where)
     check_sensor(values, where)
+    _check_scale(values, where)
     return Settings(
         experiment=experiment_from_values(values) if _is_complete(values) else None,
         crystal=CrystalSettings(**_own(CrystalSettings, values)),
@@ -493,6 +497,16 @@ def check_sensor(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
             f"{where['sensor_thickness']}: sensor_thickness = {thickness:g} mm is more than a tenth of dist = {dist:g} "
             "mm; correct one of them"
         )
+
+
+def _check_scale(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
+    if values["known"] is not None and values["scale"] == "held":
+        raise InputError(
+            f'{where["known"]}: known determines the scale that scale = "held" ({where["scale"]}) holds: leave one out'
+        )
+    if (values["expansion"] is None) != (values["heat_capacity"] is None):
+        given, missing = ("expansion", "heat_capacity")[:: 1 if values["heat_capacity"] is None else -1]
+        raise InputError(f"{where[given]}: {given} leads to adiabatic constants only with {missing}: give both")
 
 
 def _check_cell(values: Mapping[str, Any], where: Mapping[str, str]) -> None:

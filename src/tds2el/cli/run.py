@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tds2el.crystal.cell import Cell
     from tds2el.crystal.elasticity import TensorStructure
     from tds2el.crystal.symmetry import PointGroup
+    from tds2el.crystal.thermal import Thermal
     from tds2el.fit.data import FitData
     from tds2el.fit.fit import Fit
     from tds2el.fit.minimise import Iteration
@@ -132,13 +133,17 @@ def _evaluate(settings: Settings, harvest: HarvestFile, world: World, team: Team
 def _check_fit(settings: Settings, world: World) -> None:
     """Find the mistakes that would end the fit before a harvest, which may take hours, not after it."""
     from tds2el.crystal.cell import Cell
+    from tds2el.fit.known import known_from_option
     from tds2el.fit.parameters import constants_from_guess
     from tds2el.model.device import try_device
 
     cell = settings.crystal.cell
     if not settings.run.fitSpots or cell is None:
         return
-    _, structure = _symmetry(settings.crystal, Cell(*cell))
+    group, structure = _symmetry(settings.crystal, Cell(*cell))
+    thermal = _thermal(settings, group)
+    if settings.fit.known is not None:
+        known_from_option(settings.fit.known, structure, group.cell, thermal)
     if settings.fit.CGUESS is not None:
         constants_from_guess(settings.fit.CGUESS, structure)
         try_device(settings.fit.device, world)
@@ -153,6 +158,16 @@ def _symmetry(crystal: CrystalSettings, cell: Cell) -> tuple[PointGroup, TensorS
     return group, tensor_structure(group)
 
 
+def _thermal(settings: Settings, group: PointGroup) -> Thermal | None:
+    from tds2el.crystal.thermal import Thermal, expansion_tensor
+
+    crystal, options = settings.crystal, settings.fit
+    if options.expansion is None or options.heat_capacity is None:
+        return None
+    expansion = expansion_tensor(options.expansion, group)
+    return Thermal(crystal.Temperature, crystal.density, options.heat_capacity, expansion)
+
+
 def _fit(
     settings: Settings, harvest: HarvestFile, quality_of_all: Callable[[], SpotQuality], world: World, team: Team | None
 ) -> None:
@@ -161,6 +176,7 @@ def _fit(
     from tds2el.fit.data import fit_data
     from tds2el.fit.fit import fit
     from tds2el.fit.fit_file import FIT_FILE, write_fit_file
+    from tds2el.fit.known import known_from_option
     from tds2el.fit.parameters import constants_from_guess
     from tds2el.fit.parametri import PARAMETRI, write_parametri
     from tds2el.fit.refined import REFINED, write_refined
@@ -172,6 +188,7 @@ def _fit(
 
     crystal, options = settings.crystal, settings.fit
     group, structure = _symmetry(crystal, harvest.cell)
+    thermal = _thermal(settings, group)
     if options.CGUESS is None:
         log.info("%s", dry_run_text(structure))
         if options.doMinimisation:
@@ -179,6 +196,8 @@ def _fit(
         return
 
     constants = constants_from_guess(options.CGUESS, structure)
+    if options.known is not None:
+        constants = replace(constants, known=known_from_option(options.known, structure, harvest.cell, thermal))
     experiment = harvest.experiments[0]
     retuning = None
     if options.A_variables is not None:
@@ -250,6 +269,7 @@ def _fit(
         left_out=left_out,
         reject=options.reject,
         quality=quality.of(data.blobs),
+        thermal=thermal,
     )
     folder = settings.run.output_folder
     write_parametri(folder / PARAMETRI, result, context)

@@ -99,6 +99,22 @@ class Common:
         """The fitted parameters of a point."""
         return np.concatenate([values.constants[self.fitted], values.geometry[~self.geometry_held]])
 
+    def of_known(self, values: Values) -> tuple[Array, Array]:
+        """Score (k,) and Fisher matrix (k, k) of what is known of the constants, for the fitted parameters."""
+        size, of_constants = len(self.names), len(self.fitted)
+        score, hessian = np.zeros(size), np.zeros((size, size))
+        known = self.constants.known
+        if known is not None:
+            jacobian = known.jacobian(values.constants)[:, self.fitted]
+            score[:of_constants] = jacobian.T @ known.residuals(values.constants)
+            hessian[:of_constants, :of_constants] = jacobian.T @ jacobian
+        return score, hessian
+
+    def deviance_of_known(self, values: Values) -> float:
+        """What is added to the deviance of the counts."""
+        known = self.constants.known
+        return 0.0 if known is None else known.deviance(values.constants)
+
     def bounds(self) -> tuple[Array, Array]:
         """Lower and upper bounds of the fitted parameters."""
         lower, upper = self.constants.lower[self.fitted], self.constants.upper[self.fitted]

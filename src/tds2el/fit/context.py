@@ -10,6 +10,7 @@ import numpy as np
 
 from tds2el.crystal.elasticity import indexing_notes
 from tds2el.crystal.symmetry import PointGroup
+from tds2el.crystal.thermal import Thermal
 from tds2el.fit.parameters import Scale
 from tds2el.fit.result import FitResult
 from tds2el.harvest.quality import SpotQuality
@@ -79,6 +80,8 @@ class FitContext:
         Pull beyond which points were rejected as foreign.
     quality : SpotQuality or None
         Figures of the fitted spots from the harvest.
+    thermal : Thermal or None
+        What leads to adiabatic constants, where it was given.
     """
 
     group: PointGroup
@@ -103,6 +106,7 @@ class FitContext:
     inner_excess: tuple[float, float] = (0.0, 0.0)
     reject: float | None = None
     quality: SpotQuality | None = None
+    thermal: Thermal | None = None
 
 
 def constant_status(result: FitResult) -> list[str]:
@@ -279,6 +283,9 @@ def scale_in_words(result: FitResult, context: FitContext) -> str:
         )
     if result.scale is Scale.FREE:
         return "free: fitted, the quantum terms determine it"
+    if result.scale is Scale.DATUM and result.constants.known is not None:
+        data = result.constants.known.data
+        return f"fitted: {', '.join(datum.name for datum in data)} {'is' if len(data) == 1 else 'are'} known"
     return "known: from the constants that are frozen"
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from tds2el.crystal.frames import rotate
 from tds2el.crystal.moduli import universal_anisotropy, voigt_reuss_hill
+from tds2el.crystal.thermal import Thermal
 from tds2el.fit.result import FitResult
 
 Array = npt.NDArray[np.float64]
@@ -54,6 +55,16 @@ def propagated(result: FitResult, function: Callable[[Array], Array]) -> Array:
         return np.zeros_like(function(result.tensor))
     j = np.array(jacobian)
     return np.asarray(np.sqrt(np.einsum("ki,kl,li->i", j, result.covariance, j)))
+
+
+def adiabatic_constants(result: FitResult, thermal: Thermal) -> tuple[Array, Array]:
+    """The free constants for changes without exchange of heat, and their σ, GPa, shape (k,) each."""
+    structure = result.constants.structure
+
+    def adiabatic(tensor: Array) -> Array:
+        return structure.constants(thermal.adiabatic(tensor))
+
+    return adiabatic(result.tensor), propagated(result, adiabatic)
 
 
 def tensor_sigma(result: FitResult, rotation: Array) -> Array:

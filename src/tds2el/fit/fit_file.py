@@ -19,7 +19,8 @@ from tds2el import __version__
 from tds2el.crystal.frames import standard_frame
 from tds2el.crystal.moduli import eigenvalues
 from tds2el.fit.context import FitContext, constant_status, result_notes, result_warnings, scale_in_words
-from tds2el.fit.derived import DIMENSIONLESS, averages_with_sigma, tensor_sigma
+from tds2el.fit.derived import DIMENSIONLESS, adiabatic_constants, averages_with_sigma, tensor_sigma
+from tds2el.fit.known import Known, shares
 from tds2el.fit.profiles import Profile, Profiles, ProfileSums, Pulls
 from tds2el.fit.report import fit_report
 from tds2el.fit.result import CorrectionTable, FitResult
@@ -152,6 +153,24 @@ def write_constants(entry: h5py.Group, result: FitResult, context: FitContext) -
     _strings(group, "fitted", [constants.names[i] for i in result.fitted])
     _dataset(group, "covariance", result.covariance, "GPa^2")
     _dataset(group, "correlation", result.correlation, "")
+    if context.thermal is not None:
+        adiabatic, sigma = adiabatic_constants(result, context.thermal)
+        _dataset(group, "adiabatic", adiabatic, "GPa")
+        _dataset(group, "sigma_adiabatic", sigma, "GPa")
+    if constants.known is not None:
+        _write_known(group, constants.known, result)
+
+
+def _write_known(parent: h5py.Group, known: Known, result: FitResult) -> None:
+    """What was known from elsewhere; units are GPa, of compressibilities 1/GPa."""
+    group = _group(parent, "known", "NXcollection")
+    _strings(group, "name", [datum.name for datum in known.data])
+    _strings(group, "state", [datum.state for datum in known.data])
+    _dataset(group, "value", np.array([datum.value for datum in known.data]), "as named")
+    _dataset(group, "sigma", np.array([datum.sigma for datum in known.data]), "as named")
+    _dataset(group, "fitted", np.array([datum.quantity(result.tensor)[0] for datum in known.data]), "as named")
+    if len(result.fitted):
+        _dataset(group, "share_of_variance", shares(known, result.values, result.fitted, result.covariance), "")
 
 
 def _write_corrections(entry: h5py.Group, found: CorrectionTable) -> None:

@@ -203,7 +203,10 @@ class Minimiser:
                 damping = max(10 * damping, 1e-3)
                 continue
             trial_sums = self._engine.evaluate(trial)
-            before, after = (float(found.deviance[~left_out].sum()) for found in (sums, trial_sums))
+            before, after = (
+                float(found.deviance[~left_out].sum()) + common.deviance_of_known(point)
+                for found, point in ((sums, values), (trial_sums, trial_values))
+            )
             accepted = after - before <= ROUNDING * before
             self._record(after, predicted, damping, accepted, trial_values)
             predicted_before = predicted if accepted and not damping else np.nan
@@ -285,7 +288,12 @@ class Minimiser:
         self, sums: Sums, state: State, values: Values, centre_damping: Array, damping: float = 0.0
     ) -> System:
         transform = self._common.transform(values)
-        return eliminate(sums, state, self._common.columns, transform, damping, centre_damping)
+        found = eliminate(sums, state, self._common.columns, transform, damping, centre_damping)
+        if self._common.constants.known is None:
+            return found
+        score, hessian = self._common.of_known(values)
+        hessian[np.diag_indices_from(hessian)] *= 1 + damping
+        return replace(found, known=(score, hessian))
 
     def _lost_centres(self, sums: Sums, state: State, values: Values) -> Mask:
         """Spots whose data do not say where their centre is: these keep it."""

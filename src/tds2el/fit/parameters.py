@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tds2el.crystal.elasticity import TensorStructure
 from tds2el.crystal.moduli import eigenvalues, isotropic_start
 from tds2el.errors import InputError
+from tds2el.fit.known import Known
 
 Array = npt.NDArray[np.float64]
 
@@ -30,6 +31,8 @@ class Scale(StrEnum):
     """The first free constant keeps its start value."""
     FREE = "free"
     """Fitted: the quantum terms determine it."""
+    DATUM = "datum"
+    """Fitted: known constants or moduli, or Bragg intensities, determine it."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,15 @@ class Constants:
     structure : TensorStructure
     start, lower, upper : ndarray, shape (k,)
         GPa; lower == upper means frozen.
+    known : Known, optional
+        What is known of them from elsewhere.
     """
 
     structure: TensorStructure
     start: Array
     lower: Array
     upper: Array
+    known: Known | None = None
 
     @property
     def names(self) -> list[str]:
@@ -67,6 +73,8 @@ class Constants:
         """What the option `scale` and the frozen constants say before the data are looked at."""
         if np.any(self.frozen & (self.start != 0)) or np.all(self.frozen):
             return Scale.KNOWN
+        if self.known is not None:
+            return Scale.DATUM
         return Scale.FREE if option == "free" else Scale.HELD
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from tds2el import __version__
 from tds2el.crystal.frames import standard_frame
 from tds2el.fit.context import FitContext, constant_status, result_notes, result_warnings, scale_in_words
-from tds2el.fit.report import with_error
 from tds2el.fit.result import FitResult
+from tds2el.fit.scale_report import adiabatic_table, known_table
+from tds2el.fit.text import with_error
 from tds2el.output import now, replaced
 
 PARAMETRI = "parametri.txt"
@@ -32,7 +33,16 @@ def write_parametri(path: Path, result: FitResult, context: FitContext) -> None:
         If the file cannot be written; one of that name is then untouched.
     """
     text = "\n".join(
-        [*_header(result, context), "", *_constants(result, context), "", *_corrections(result), *_spots(result), ""]
+        [
+            *_header(result, context),
+            "",
+            *_constants(result, context),
+            *_beside(result, context),
+            "",
+            *_corrections(result),
+            *_spots(result),
+            "",
+        ]
     )
     with replaced(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -69,6 +79,12 @@ def _constants(result: FitResult, context: FitContext) -> list[str]:
             comment += f", ratio to {constants.names[held]} {with_error(value / unit, error / abs(unit))}"
         lines.append(f"{name} = {value!r}   # {comment}")
     return lines
+
+
+def _beside(result: FitResult, context: FitContext) -> list[str]:
+    """Where the scale comes from and the adiabatic constants, as comments."""
+    sections = ["" if context.simulated else known_table(result), adiabatic_table(result, context.thermal)]
+    return [f"# {line}" for section in sections if section for line in section.splitlines()]
 
 
 def _corrections(result: FitResult) -> list[str]:

@@ -163,7 +163,8 @@ class FitResult:
         Indices of the constants with an error: neither frozen, nor held, nor at a bound.
     at_bound : ndarray of bool, shape (k,)
     covariance : ndarray, shape (len(fitted), len(fitted))
-        Of the fitted constants, GPa²: `errors.largest` squared on the diagonal, correlations of the Poisson estimate.
+        Of the fitted constants, GPa²: `errors.largest` squared on the diagonal, correlations of the Poisson estimate
+        or, beside known values, of the largest.
     scale : Scale
     spots : Spots
     iterations : list of Iteration
@@ -247,16 +248,21 @@ def result_of(minimum: Minimum, data: FitData, usage: Usage, filtered: Mask) -> 
     hessian = minimum.system.hessian[np.ix_(inside, inside)]
     scores = minimum.system.scores[:, inside]
     poisson = _inverse(hessian)
-    clustered = poisson @ (scores.T @ scores) @ poisson
+    of_known = common.of_known(minimum.values)[1][np.ix_(inside, inside)]
+    # What is known is as good as it is said to be: it is neither scaled nor clustered.
+    clustered = poisson @ (scores.T @ scores + of_known) @ poisson
 
     used = ~minimum.left_out
     spots = _spots(minimum, data, usage, filtered, poisson, inside)
     dof = max(1, int(spots.points[used].sum() - spots.own[used].sum()) - len(hessian))
-    three = np.sqrt(np.abs(np.stack([np.diag(poisson)] * 3)))
-    three[1] *= np.sqrt(float(sums.deviance[used].sum()) / dof)
-    three[2] = np.sqrt(np.diag(clustered)) if used.sum() > len(hessian) else np.nan
+    excess = float(sums.deviance[used].sum()) / dof
+    scaled = _inverse((hessian - of_known) / excess + of_known) if of_known.any() else excess * poisson
+    covariances = [poisson, scaled, clustered if used.sum() > len(hessian) else np.full_like(poisson, np.nan)]
+    three = np.sqrt(np.abs(np.array([np.diag(found) for found in covariances])))
     errors = Errors(*(_expand(sigma[:n], fitted, k) for sigma in three))
-    inflation = (errors.largest / errors.poisson)[fitted]
+    # A known value correlates all constants, and ratios depend on how: take the whole of the most careful estimate.
+    chosen = covariances[int(np.nanargmax(np.log(three).sum(axis=1)))] if of_known.any() and n else poisson
+    correlation = chosen[:n, :n] / np.sqrt(np.outer(np.diag(chosen)[:n], np.diag(chosen)[:n]))
     at_bound = np.zeros(k, dtype=bool)
     at_bound[common.fitted] = minimum.at_bound[:of_constants]
     return FitResult(
@@ -265,7 +271,7 @@ def result_of(minimum: Minimum, data: FitData, usage: Usage, filtered: Mask) -> 
         errors=errors,
         fitted=fitted,
         at_bound=at_bound,
-        covariance=poisson[:n, :n] * np.outer(inflation, inflation),
+        covariance=correlation * np.outer(errors.largest[fitted], errors.largest[fitted]),
         scale=common.scale,
         spots=spots,
         iterations=minimum.iterations,

@@ -58,6 +58,8 @@ class System:
         Inverse Fisher information of the spots' own parameters at fixed common ones.
     linear_decrease : ndarray, shape (n_blobs,)
         Decrease of the deviance from `linear` alone.
+    known : tuple of ndarray, shapes (k,) and (k, k), optional
+        Score and Fisher information of the common parameters from elsewhere than the spots.
     """
 
     scores: Array
@@ -66,16 +68,19 @@ class System:
     coupling: Array
     inverse: Array
     linear_decrease: Array
+    known: tuple[Array, Array] | None = None
 
     @property
     def score(self) -> Array:
-        """Σ over spots, shape (k,)."""
-        return np.asarray(self.scores.sum(axis=0))
+        """Σ over spots, and what is known, shape (k,)."""
+        of_spots = self.scores.sum(axis=0)
+        return np.asarray(of_spots if self.known is None else of_spots + self.known[0])
 
     @property
     def hessian(self) -> Array:
-        """Σ over spots, shape (k, k)."""
-        return np.asarray(self.hessians.sum(axis=0))
+        """Σ over spots, and what is known, shape (k, k)."""
+        of_spots = self.hessians.sum(axis=0)
+        return np.asarray(of_spots if self.known is None else of_spots + self.known[1])
 
     def spot_step(self, step: Array) -> Array:
         """Steps of the spots' own parameters, (n_blobs, own), that go with a step of the common parameters."""
@@ -91,6 +96,7 @@ class System:
             self.coupling,
             self.inverse,
             self.linear_decrease * kept,
+            self.known,
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tds2el.fit.context import percent
 from tds2el.fit.read import FitFile, FrameTensor, read_fit_file
-from tds2el.fit.report import with_error
+from tds2el.fit.text import with_error
 from tds2el.options import BY_NAME
 from tds2el.output import replaced
 from tds2el.view.cubes import CUBES, cubes_belong, read_planes
