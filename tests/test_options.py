@@ -30,6 +30,7 @@ normalise_from header_key normalise_region normalisation_output
 volume_file volume_memory volume_layers volume_layer_thickness
 sensor_thickness sensor_mu sweeps
 known expansion heat_capacity
+profile_likelihood bootstrap
 """
 
 

@@ -439,6 +439,14 @@ def _known(value: object) -> dict[str, tuple[float, float, str]] | None:
     return found
 
 
+def _profiles(value: object) -> bool | tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        return _flag(value)
+    if not value or not all(isinstance(name, str) and name in _ENTRIES for name in value):
+        raise _NotThisKind
+    return tuple(dict.fromkeys(str(name) for name in value))
+
+
 def _expansion(value: object) -> tuple[float, ...] | None:
     if value is None:
         return None
@@ -483,5 +491,6 @@ LIMITS = Kind("three pairs [min, max]", _limits)
 NODES = Kind("three whole numbers of at least 1, or one for all", _nodes)
 LAYERS = Kind('a list of names of layers, such as ["hk0", "hk0.5"], or []', _layers)
 FILES = Kind("a list of names of files, or None", _files, "files")
+PROFILES = Kind('True, False or a list of constants, such as ["A11"]', _profiles)
 KNOWN = Kind('{"K_Reuss": [value, sigma, "isothermal" or "adiabatic"], …}, or None', _known)
 EXPANSION = Kind("one, three or six numbers, or None", _expansion)

@@ -178,6 +178,10 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("reject", optional(POSITIVE), None,
                "pull beyond which pixels, connected or single, are foreign and removed with a border, e.g. 6"),
         Option("spot_filter", kinds.SPOT_FILTER, None, "limits beyond which spots are left out of the fit"),
+        Option("profile_likelihood", kinds.PROFILES, False,
+               "intervals from the profile of the likelihood, for all constants or those named; some 12 passes each"),
+        Option("bootstrap", integer("a whole number from 0 to 1000000", 0, 1_000_000), 0,
+               "samples of the spots for intervals that see what the model misses, e.g. 1000; 0: none"),
     ),
     "Absolute scale": (
         Option("known", kinds.KNOWN, None,

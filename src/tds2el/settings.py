@@ -149,6 +149,8 @@ class FitSettings:
     known: dict[str, tuple[float, float, str]] | None
     expansion: tuple[float, ...] | None
     heat_capacity: float | None
+    profile_likelihood: bool | tuple[str, ...]
+    bootstrap: int
 
 
 @dataclass(frozen=True)

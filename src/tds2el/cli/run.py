@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tds2el.fit.minimise import Iteration
     from tds2el.harvest.file import HarvestFile
     from tds2el.harvest.quality import SpotQuality
-    from tds2el.settings import CrystalSettings, Settings
+    from tds2el.settings import CrystalSettings, FitSettings, Settings
     from tds2el.team import Team
 
 log = logging.getLogger("tds2el")
@@ -133,6 +133,7 @@ def _evaluate(settings: Settings, harvest: HarvestFile, world: World, team: Team
 def _check_fit(settings: Settings, world: World) -> None:
     """Find the mistakes that would end the fit before a harvest, which may take hours, not after it."""
     from tds2el.crystal.cell import Cell
+    from tds2el.fit.intervals import profiled
     from tds2el.fit.known import known_from_option
     from tds2el.fit.parameters import constants_from_guess
     from tds2el.model.device import try_device
@@ -146,6 +147,7 @@ def _check_fit(settings: Settings, world: World) -> None:
         known_from_option(settings.fit.known, structure, group.cell, thermal)
     if settings.fit.CGUESS is not None:
         constants_from_guess(settings.fit.CGUESS, structure)
+        profiled(settings.fit, structure.names)
         try_device(settings.fit.device, world)
 
 
@@ -215,7 +217,7 @@ def _fit(
 
     names = [*structure.names, *(retuning.names if retuning else ())]
 
-    def fitted(data: FitData) -> Fit:
+    def fitted(data: FitData, options: FitSettings = options) -> Fit:
         with Stage("fit", None, "pass") as stage:
 
             def report(iteration: Iteration) -> None:
@@ -243,7 +245,10 @@ def _fit(
     def points_of(blobs: npt.NDArray[np.int64]) -> FitData:
         return fit_data(harvest, blobs, options.nred, pixels=pixels, team=team)
 
-    blobs, left_out = _fitted_blobs(settings, harvest, group, quality, lambda blobs: fitted(points_of(blobs)))
+    def information(blobs: npt.NDArray[np.int64]) -> Fit:  # for which no interval is needed
+        return fitted(points_of(blobs), replace(options, profile_likelihood=False, bootstrap=0))
+
+    blobs, left_out = _fitted_blobs(settings, harvest, group, quality, information)
     data = points_of(blobs)
     outcome = fitted(data)
     result = outcome.result

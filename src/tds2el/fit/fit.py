@@ -12,6 +12,7 @@ from tds2el.errors import InputError
 from tds2el.fit.clean import Cleaner, Usage, expected_counts
 from tds2el.fit.common import Common, SpotTerms, Values
 from tds2el.fit.data import FitData
+from tds2el.fit.intervals import Engaged, with_intervals
 from tds2el.fit.minimise import Iteration, Minimiser, Minimum
 from tds2el.fit.parameters import Constants
 from tds2el.fit.result import FitResult, result_of
@@ -122,6 +123,9 @@ def fit(
     cleaner = Cleaner(engine, data.points, settings.reject, settings.relative_error)
     minimum, filtered, settled = _rounds(data, common, minimiser, cleaner, settings)
     result = replace(result_of(minimum, data, cleaner.usage, filtered), unsettled=not settled)
+    if settings.doMinimisation:
+        engaged = Engaged(engine, data.points, conditions, settings.ftol, report)
+        result = with_intervals(result, minimum, engaged, settings)
     constants_only = minimum.system.hessians[:, : len(common.fitted), : len(common.fitted)]
     return Fit(result, engine, data, minimum.state, cleaner.usage, constants_only)
 

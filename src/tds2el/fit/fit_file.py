@@ -153,6 +153,10 @@ def write_constants(entry: h5py.Group, result: FitResult, context: FitContext) -
     _strings(group, "fitted", [constants.names[i] for i in result.fitted])
     _dataset(group, "covariance", result.covariance, "GPa^2")
     _dataset(group, "correlation", result.correlation, "")
+    for label, found in (("profile", result.profile), ("bootstrap", result.bootstrap)):
+        if found is not None:
+            _dataset(group, f"{label}_lower", found.lower, "GPa")
+            _dataset(group, f"{label}_upper", found.upper, "GPa")
     if context.thermal is not None:
         adiabatic, sigma = adiabatic_constants(result, context.thermal)
         _dataset(group, "adiabatic", adiabatic, "GPa")

@@ -149,6 +149,14 @@ class CorrectionTable:
 
 
 @dataclass(frozen=True)
+class Intervals:
+    """Intervals of 68 % of the constants, GPa, shape (k,) each; NaN where none was asked for or found."""
+
+    lower: Array
+    upper: Array
+
+
+@dataclass(frozen=True)
 class FitResult:
     """Everything a fit (or a simulation, which fits factors and baselines only) found.
 
@@ -177,6 +185,8 @@ class FitResult:
         Whether centres still moved when the fit ended.
     unsettled : bool
         Whether the choice of points still changed then.
+    profile, bootstrap : Intervals or None
+        By the profile of the likelihood, and over samples of the spots.
     """
 
     constants: Constants
@@ -193,6 +203,8 @@ class FitResult:
     fitted_corrections: int = 0
     on_the_way: bool = False
     unsettled: bool = False
+    profile: Intervals | None = None
+    bootstrap: Intervals | None = None
 
     @property
     def tensor(self) -> Array:

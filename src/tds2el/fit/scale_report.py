@@ -59,6 +59,28 @@ def adiabatic_table(result: FitResult, thermal: Thermal | None) -> str:
     )
 
 
+def interval_table(result: FitResult) -> str:
+    """Intervals of 68 % beside the Gaussian σ, where they were asked for."""
+    kinds = [(n, x) for n, x in (("profile", result.profile), ("bootstrap", result.bootstrap)) if x is not None]
+    if not kinds or not len(result.fitted):
+        return ""
+    held, sigma = result.held, result.errors.largest
+    unit = 1.0 if held is None else abs(float(result.values[held]))
+    rows = []
+    for i in result.fitted:
+        row = [result.constants.names[i], f"{sigma[i] / unit:#.3g}"]
+        for _, found in kinds:
+            row += [_shift(end[i] - result.values[i], unit) for end in (found.lower, found.upper)]
+        rows.append(row)
+    what = "GPa" if held is None else f"of the ratios to {result.constants.names[held]}"
+    header = ["", "σ", *(f"{name} {sign}" for name, _ in kinds for sign in "−+")]
+    return "\n".join([f"INTERVALS of 68 % beside the Gaussian σ, {what}", *table(header, rows)])
+
+
+def _shift(difference: float, unit: float) -> str:
+    return f"{difference / unit:+#.3g}" if np.isfinite(difference) else "none"
+
+
 def correlation_table(result: FitResult) -> str:
     """Correlations of the fitted constants, the lower triangle."""
     names = [result.constants.names[i] for i in result.fitted]
