@@ -31,6 +31,8 @@ volume_file volume_memory volume_layers volume_layer_thickness
 sensor_thickness sensor_mu sweeps
 known expansion heat_capacity
 profile_likelihood bootstrap
+bragg_scale bragg_prefix bragg_postfix
+bragg_normalisation_file bragg_attenuation
 """
 
 

@@ -447,6 +447,14 @@ def _profiles(value: object) -> bool | tuple[str, ...]:
     return tuple(dict.fromkeys(str(name) for name in value))
 
 
+def _attenuation(value: object) -> tuple[float, float]:
+    given = value if isinstance(value, list | tuple) else (value, 0.0)
+    numbers = [float(x) for x in given if is_number(x)]
+    if len(numbers) != 2 or len(given) != 2 or numbers[0] < 1 or numbers[1] < 0:
+        raise _NotThisKind
+    return numbers[0], numbers[1]
+
+
 def _expansion(value: object) -> tuple[float, ...] | None:
     if value is None:
         return None
@@ -492,5 +500,6 @@ NODES = Kind("three whole numbers of at least 1, or one for all", _nodes)
 LAYERS = Kind('a list of names of layers, such as ["hk0", "hk0.5"], or []', _layers)
 FILES = Kind("a list of names of files, or None", _files, "files")
 PROFILES = Kind('True, False or a list of constants, such as ["A11"]', _profiles)
+ATTENUATION = Kind("a number of at least 1, or [number, sigma]", _attenuation)
 KNOWN = Kind('{"K_Reuss": [value, sigma, "isothermal" or "adiabatic"], …}, or None', _known)
 EXPANSION = Kind("one, three or six numbers, or None", _expansion)

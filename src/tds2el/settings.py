@@ -154,6 +154,17 @@ class FitSettings:
 
 
 @dataclass(frozen=True)
+class BraggSettings:
+    """Whether and where Bragg intensities are taken for the scale; the attenuation has its σ."""
+
+    bragg_scale: bool
+    bragg_prefix: str | None
+    bragg_postfix: str
+    bragg_normalisation_file: Path | None
+    bragg_attenuation: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class ViewSettings:
     """Whether and how spots are interpolated on cubes."""
 
@@ -237,6 +248,7 @@ class Settings:
     harvest: HarvestSettings
     volume: VolumeSettings
     fit: FitSettings
+    bragg: BraggSettings
     view: ViewSettings
     peaks: PeakSettings
     normalise: NormaliseSettings
@@ -315,6 +327,7 @@ def _load(input_file: str | Path, overrides: Sequence[str], command: Command, sw
         harvest=HarvestSettings(**_own(HarvestSettings, values)),
         volume=VolumeSettings(**_own(VolumeSettings, values)),
         fit=FitSettings(**_own(FitSettings, values)),
+        bragg=BraggSettings(**_own(BraggSettings, values)),
         view=ViewSettings(**_own(ViewSettings, values)),
         peaks=PeakSettings(**_own(PeakSettings, values)),
         normalise=NormaliseSettings(**_own(NormaliseSettings, values)),
@@ -502,9 +515,15 @@ def check_sensor(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
 
 
 def _check_scale(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
-    if values["known"] is not None and values["scale"] == "held":
+    for name in ("known", "bragg_scale"):
+        if values[name] and values["scale"] == "held":
+            raise InputError(
+                f'{where[name]}: {name} gives the scale that scale = "held" ({where["scale"]}) holds: leave one out'
+            )
+    if values["bragg_prefix"] is None and values["bragg_attenuation"] != (1.0, 0.0):
         raise InputError(
-            f'{where["known"]}: known determines the scale that scale = "held" ({where["scale"]}) holds: leave one out'
+            f"{where['bragg_attenuation']}: bragg_attenuation is that of an attenuated scan: name its frames with "
+            "bragg_prefix"
         )
     if (values["expansion"] is None) != (values["heat_capacity"] is None):
         given, missing = ("expansion", "heat_capacity")[:: 1 if values["heat_capacity"] is None else -1]

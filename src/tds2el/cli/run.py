@@ -174,6 +174,7 @@ def _fit(
     settings: Settings, harvest: HarvestFile, quality_of_all: Callable[[], SpotQuality], world: World, team: Team | None
 ) -> None:
     from tds2el.experiment.geometry import Geometry
+    from tds2el.fit.bragg_scan import bragg_scale, constants_at_scale
     from tds2el.fit.context import FitContext
     from tds2el.fit.data import fit_data
     from tds2el.fit.fit import fit
@@ -250,7 +251,14 @@ def _fit(
 
     blobs, left_out = _fitted_blobs(settings, harvest, group, quality, information)
     data = points_of(blobs)
-    outcome = fitted(data)
+    if settings.bragg.bragg_scale and options.doMinimisation:
+        first = fitted(data, replace(options, profile_likelihood=False, bootstrap=0))
+        scale = bragg_scale(first, harvest, settings)
+        constants = constants_at_scale(constants, first, scale)
+        outcome = fitted(data)
+        outcome = replace(outcome, result=replace(outcome.result, bragg=scale))
+    else:
+        outcome = fitted(data)
     result = outcome.result
     context = FitContext(
         group=group,

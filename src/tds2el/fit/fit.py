@@ -46,6 +46,10 @@ class Fit:
         Which points were used.
     information : ndarray, shape (n_blobs, constants, constants)
         Fisher information of the fitted constants, spot by spot.
+    response : ndarray, shape (n_blobs, constants)
+        ∂ ln f/∂p of the spots' factors with all constants, GPa⁻¹; 0 for those that were not fitted.
+    own_sigma : ndarray, shape (n_blobs,)
+        σ of ln f by counting at fixed constants.
     """
 
     result: FitResult
@@ -54,6 +58,8 @@ class Fit:
     state: State
     usage: Usage
     information: Array
+    response: Array
+    own_sigma: Array
 
     def curve(self, blob: int) -> npt.NDArray[np.float32]:
         """Expected counts m of every point of one blob."""
@@ -127,7 +133,16 @@ def fit(
         engaged = Engaged(engine, data.points, conditions, settings.ftol, report)
         result = with_intervals(result, minimum, engaged, settings)
     constants_only = minimum.system.hessians[:, : len(common.fitted), : len(common.fitted)]
-    return Fit(result, engine, data, minimum.state, cleaner.usage, constants_only)
+    return Fit(result, engine, data, minimum.state, cleaner.usage, constants_only, *_factors_of(minimum))
+
+
+def _factors_of(minimum: Minimum) -> tuple[Array, Array]:
+    """How the spots' factors follow the constants, and how well they are known at fixed constants; see `Fit`."""
+    factor, common, system = minimum.state.factor, minimum.common, minimum.system
+    positive = np.where(factor > 0, factor, np.nan)
+    response = np.zeros((len(factor), len(common.constants.names)))
+    response[:, common.fitted] = -system.coupling[:, 0, : len(common.fitted)] / positive[:, None]
+    return response, np.asarray(np.sqrt(np.maximum(system.inverse[:, 0, 0], 0.0)) / positive)
 
 
 def _rounds(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tds2el import __version__
 from tds2el.crystal.frames import standard_frame
 from tds2el.crystal.moduli import eigenvalues
+from tds2el.fit.bragg import BraggScale
 from tds2el.fit.context import FitContext, constant_status, result_notes, result_warnings, scale_in_words
 from tds2el.fit.derived import DIMENSIONLESS, adiabatic_constants, averages_with_sigma, tensor_sigma
 from tds2el.fit.known import Known, shares
@@ -117,6 +118,8 @@ def write_fit_file(
         write_constants(entry, result, context)
         if result.corrections is not None:
             _write_corrections(entry, result.corrections)
+        if result.bragg is not None:
+            _write_bragg(entry, result.bragg)
         _write_tensors(entry, result, context)
         _write_spots(entry, result, points, context)
         _write_iterations(entry, result)
@@ -175,6 +178,20 @@ def _write_known(parent: h5py.Group, known: Known, result: FitResult) -> None:
     _dataset(group, "fitted", np.array([datum.quantity(result.tensor)[0] for datum in known.data]), "as named")
     if len(result.fitted):
         _dataset(group, "share_of_variance", shares(known, result.values, result.fitted, result.covariance), "")
+
+
+def _write_bragg(entry: h5py.Group, found: BraggScale) -> None:
+    """The scale from the Bragg peak of every spot against its strength, for extinction."""
+    group = _group(entry, "bragg", "NXdata")
+    group.attrs.update(signal="log_ratio", axes="strength")
+    group["title"] = "scale of the constants from Bragg intensities, against |F|²/sin 2θ"
+    for name, values in (
+        ("log_ratio", found.log_ratio), ("log_ratio_errors", found.sigma), ("strength", found.strength)
+    ):  # fmt: skip
+        _dataset(group, name, values, "")
+    for name in ("log_scale", "sigma_scale", "extinction", "sigma_extinction", "excess"):
+        _dataset(group, name, np.float64(getattr(found, name)), "")
+    _strings(group, "flaw", found.flaw)
 
 
 def _write_corrections(entry: h5py.Group, found: CorrectionTable) -> None:

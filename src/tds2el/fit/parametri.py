@@ -10,7 +10,7 @@ from tds2el import __version__
 from tds2el.crystal.frames import standard_frame
 from tds2el.fit.context import FitContext, constant_status, result_notes, result_warnings, scale_in_words
 from tds2el.fit.result import FitResult
-from tds2el.fit.scale_report import adiabatic_table, known_table
+from tds2el.fit.scale_report import adiabatic_table, bragg_table, known_table
 from tds2el.fit.text import with_error
 from tds2el.output import now, replaced
 
@@ -86,7 +86,11 @@ def _constants(result: FitResult, context: FitContext) -> list[str]:
 
 def _beside(result: FitResult, context: FitContext) -> list[str]:
     """Where the scale comes from and the adiabatic constants, as comments."""
-    sections = ["" if context.simulated else known_table(result), adiabatic_table(result, context.thermal)]
+    sections = [
+        "" if context.simulated else known_table(result),
+        bragg_table(result),
+        adiabatic_table(result, context.thermal),
+    ]
     return [f"# {line}" for section in sections if section for line in section.splitlines()]
 
 

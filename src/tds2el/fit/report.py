@@ -16,7 +16,7 @@ from tds2el.fit.derived import averages_with_sigma, tensor_sigma
 from tds2el.fit.minimise import Iteration
 from tds2el.fit.parameters import Scale, guess_skeleton
 from tds2el.fit.result import FitResult
-from tds2el.fit.scale_report import adiabatic_table, correlation_table, interval_table, known_table
+from tds2el.fit.scale_report import adiabatic_table, bragg_table, correlation_table, interval_table, known_table
 from tds2el.fit.text import WIDTH, table, with_error, wrapped
 
 
@@ -34,6 +34,7 @@ def fit_report(result: FitResult, context: FitContext) -> str:
         constants_table(result, context),
         "" if context.simulated else sigma_table(result),
         "" if context.simulated else known_table(result),
+        bragg_table(result),
         interval_table(result),
         "" if context.simulated else correlation_table(result),
         adiabatic_table(result, context.thermal),

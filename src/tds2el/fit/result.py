@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el.crystal.cell import CELL_OPTIONS
+from tds2el.fit.bragg import BraggScale
 from tds2el.fit.clean import Usage
 from tds2el.fit.data import FitData
 from tds2el.fit.minimise import Iteration, Minimum
@@ -187,6 +188,8 @@ class FitResult:
         Whether the choice of points still changed then.
     profile, bootstrap : Intervals or None
         By the profile of the likelihood, and over samples of the spots.
+    bragg : BraggScale or None
+        The scale that Bragg intensities gave.
     """
 
     constants: Constants
@@ -205,6 +208,7 @@ class FitResult:
     unsettled: bool = False
     profile: Intervals | None = None
     bootstrap: Intervals | None = None
+    bragg: BraggScale | None = None
 
     @property
     def tensor(self) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tds2el.crystal.thermal import Thermal
+from tds2el.fit.bragg import BraggScale
 from tds2el.fit.derived import adiabatic_constants
 from tds2el.fit.known import shares
 from tds2el.fit.result import FitResult
@@ -36,6 +37,39 @@ def known_table(result: FitResult) -> str:
         )
         lines += wrapped([f"part of the variance that would vanish if they were exact: {listed}"], "")
     return "\n".join(lines)
+
+
+def bragg_table(result: FitResult) -> str:
+    """What the Bragg peak of every spot says of the scale, and the scale at no extinction."""
+    found = result.bragg
+    if found is None:
+        return ""
+    rows = []
+    for n, (h, k, l) in enumerate(result.spots.hkl):
+        ratio = np.exp(found.log_ratio[n])
+        rows.append(
+            [
+                f"{h:3d} {k:3d} {l:3d}",
+                f"{result.spots.angle[n]:.2f}",
+                f"{found.strength[n]:.3f}" if np.isfinite(found.strength[n]) else "",
+                with_error(ratio, ratio * found.sigma[n]) if np.isfinite(ratio) else "",
+                f"not used: {found.flaw[n]}" if found.flaw[n] else "",
+            ]
+        )
+    scale = np.exp(found.log_scale)
+    said = (
+        f"scale without extinction {with_error(scale, scale * found.sigma_scale)}; extinction of the strongest "
+        f"{_extinction(found)}; chi²/dof of the spots {found.excess:.2f}"
+    )
+    header = ["h   k   l", "angle", "strength", "scale", ""]
+    title = "BRAGG INTENSITIES: scale of the constants of a first fit, against |F|²/sin 2θ"
+    return "\n".join([title, *table(header, rows), *wrapped([said], "")])
+
+
+def _extinction(found: BraggScale) -> str:
+    if not np.isfinite(found.sigma_extinction):
+        return "not fitted, since fewer than three reflections can be used: the scale may be too low by it"
+    return f"{100 * found.extinction:.1f}({100 * found.sigma_extinction:.1f}) %"
 
 
 def adiabatic_table(result: FitResult, thermal: Thermal | None) -> str:

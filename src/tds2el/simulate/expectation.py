@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy import constants
 
 from tds2el import _core
 from tds2el.crystal.cell import longest_reciprocal
@@ -227,7 +228,7 @@ class VirtualScan:
             weights,
             self._halos.nodes,
             self.halo_factors,
-            np.full(len(self._halos.nodes), _PEAK_HEIGHT * self.scan.count_cutoff),
+            self.peak_heights,
             self.peak_precisions,
             _PEAK_REACH * self._peak_widths.max(),
             self.stiffness,
@@ -246,7 +247,7 @@ class VirtualScan:
             counts += self.expected_background(frame)
         if self.scan.shadow is not None:
             counts *= transmission(self.scan.shadow, self.scan.shape, frame)
-        return counts
+        return counts / (self.scan.attenuation or 1.0)
 
     def expected_background(self, frame: int) -> Array:
         """Expected counts of air and slits with the monitor of a frame (rows, columns)."""
@@ -296,6 +297,27 @@ class VirtualScan:
         length = np.linalg.norm(self._halos.nodes, axis=1)
         across = np.hypot(along, np.deg2rad(self.scan.mosaicity) * length)
         return np.stack([np.full_like(across, along), across], axis=1)
+
+    @cached_property
+    def peak_heights(self) -> Array:
+        """Of every Bragg peak (n,): far too high, or, with an attenuation, what I₁ = kT (Qᵀ Γ⁻¹ Q) ∫ I_B d³s says.
+
+        Extinction is Zachariasen's, (1 + 2 g x)^(−1/2) with x ∝ |F|²/sin 2θ.
+        """
+        if self.scan.attenuation is None:
+            return np.full(len(self._halos.nodes), _PEAK_HEIGHT * self.scan.count_cutoff)
+        thermal_energy = constants.k * self.scan.Temperature / 1e-21  # GPa Å³
+        integrals = self.halo_factors / thermal_energy
+        nodes, of_spots = self._halos.nodes, self.spots @ self.group.cell.B.T
+        strengths = [f / self._sine(g) for f, g in ((self.halo_factors, nodes), (self.spot_factors, of_spots))]
+        twice_g = ((1 - self.scan.extinction) ** -2 - 1) / strengths[1].max()
+        integrals /= np.sqrt(1 + twice_g * strengths[0])
+        return np.asarray(integrals * np.sqrt(np.linalg.det(self.peak_precisions) / (2 * np.pi) ** 3))
+
+    def _sine(self, nodes: Array) -> Array:
+        """sin 2θ of nodes (n, 3)."""
+        half = np.linalg.norm(nodes, axis=1) * self.scan.experiment.lmbda / 2
+        return np.asarray(np.sin(2 * np.arcsin(np.minimum(half, 1.0))))
 
     @cached_property
     def peak_precisions(self) -> Array:

@@ -104,6 +104,19 @@ SCAN_TABLE: dict[str, tuple[Option, ...]] = {
             "Å⁻¹",
         ),
         Option(
+            "attenuation",
+            kinds.optional(kinds.POSITIVE),
+            None,
+            "Bragg peaks have their true intensity, and the beam is this many times weaker; None: peaks exceed "
+            "count_cutoff",
+        ),
+        Option(
+            "extinction",
+            kinds.number("a number from 0 to 0.9", lambda x: 0 <= x <= 0.9),
+            0.0,
+            "part of the true intensity that the strongest Bragg peak of collectSpots lacks",
+        ),
+        Option(
             "seed",
             kinds.integer("a whole number", 0),
             1,
@@ -218,6 +231,8 @@ class Scan:
     background: float
     cut_radius: float
     peak_width: float | None
+    attenuation: float | None
+    extinction: float
     seed: int
     noise_seed: int | None
     second_lattice: SecondLattice | None
