@@ -68,6 +68,12 @@ class BraggScale:
     excess: float
     weights: Array
 
+    @property
+    def loss(self) -> tuple[float, float]:
+        """Part of the Bragg intensity that the strongest reflection lacks, and its σ."""
+        rest = max(1 + 2 * self.extinction, 0.1)
+        return 1 - rest**-0.5, rest**-1.5 * self.sigma_extinction
+
 
 def thermal_energy(temperature: float) -> float:
     """KT in GPa Å³: 4.14 at 300 K."""

@@ -69,7 +69,8 @@ def bragg_table(result: FitResult) -> str:
 def _extinction(found: BraggScale) -> str:
     if not np.isfinite(found.sigma_extinction):
         return "not fitted, since fewer than three reflections can be used: the scale may be too low by it"
-    return f"{100 * found.extinction:.1f}({100 * found.sigma_extinction:.1f}) %"
+    loss, sigma = found.loss
+    return f"{100 * loss:.1f} % ± {100 * sigma:.1f} %"
 
 
 def adiabatic_table(result: FitResult, thermal: Thermal | None) -> str:
