@@ -254,9 +254,11 @@ def _fit(
     if settings.bragg.bragg_scale and options.doMinimisation:
         first = fitted(data, replace(options, profile_likelihood=False, bootstrap=0))
         scale = bragg_scale(first, harvest, settings)
+        start = constants.start
         constants = constants_at_scale(constants, first, scale)
         outcome = fitted(data)
-        outcome = replace(outcome, result=replace(outcome.result, bragg=scale))
+        as_given = replace(outcome.result.constants, start=start)
+        outcome = replace(outcome, result=replace(outcome.result, constants=as_given, bragg=scale))
     else:
         outcome = fitted(data)
     result = outcome.result

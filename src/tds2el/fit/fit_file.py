@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,13 +185,11 @@ def _write_bragg(entry: h5py.Group, found: BraggScale) -> None:
     group = _group(entry, "bragg", "NXdata")
     group.attrs.update(signal="log_ratio", axes="strength")
     group["title"] = "scale of the constants from Bragg intensities, against |F|²/sin 2θ"
-    for name, values in (
-        ("log_ratio", found.log_ratio), ("log_ratio_errors", found.sigma), ("strength", found.strength)
-    ):  # fmt: skip
-        _dataset(group, name, values, "")
-    for name in ("log_scale", "sigma_scale", "extinction", "sigma_extinction", "excess"):
-        _dataset(group, name, np.float64(getattr(found, name)), "")
     _strings(group, "flaw", found.flaw)
+    for field in fields(found):
+        if field.name != "flaw":
+            name = "log_ratio_errors" if field.name == "sigma" else field.name
+            _dataset(group, name, np.asarray(getattr(found, field.name), dtype=np.float64), "")
 
 
 def _write_corrections(entry: h5py.Group, found: CorrectionTable) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el.errors import InputError
+from tds2el.fit.bragg import BraggScale
 from tds2el.fit.derived import AVERAGES
 from tds2el.fit.fit_file import FORMAT, FORMAT_VERSION
 from tds2el.fit.profiles import Profile, Profiles, Pulls
@@ -150,6 +151,8 @@ class FitFile:
         None where the fit wrote no curve; see `profiles`.
     iterations : IterationTable
     corrections : CorrectionTable or None
+    bragg : BraggScale or None
+        Where the scale came from Bragg intensities.
     deviance, chi2, dof : float, float, int
         Over the spots that were not left out.
     point_group, system : str
@@ -186,6 +189,7 @@ class FitFile:
     curve_profiles: Profiles | None
     iterations: IterationTable
     corrections: CorrectionTable | None
+    bragg: BraggScale | None
     deviance: float
     chi2: float
     dof: int
@@ -284,6 +288,7 @@ def _read(path: Path, entry: h5py.Group) -> FitFile:
         curve_profiles=_profiles(entry["profiles"]) if "curve" in entry else None,
         iterations=_iterations(entry["iterations"]),
         corrections=_corrections(entry["corrections"]) if "corrections" in entry else None,
+        bragg=_bragg(entry["bragg"]) if "bragg" in entry else None,
         deviance=float(statistics["deviance"][()]),
         chi2=float(statistics["chi2"][()]),
         dof=int(statistics["dof"][()]),
@@ -350,6 +355,18 @@ def _corrections(group: h5py.Group) -> CorrectionTable:
         notes=tuple(_strings(group["notes"])),
         moved=tuple(_strings(group["moved"])),
         **{name: group[name][()] for name in columns},
+    )
+
+
+def _bragg(group: h5py.Group) -> BraggScale:
+    numbers = ("log_scale", "sigma_scale", "extinction", "sigma_extinction", "excess")
+    return BraggScale(
+        flaw=_strings(group["flaw"]),
+        sigma=group["log_ratio_errors"][()],
+        log_ratio=group["log_ratio"][()],
+        strength=group["strength"][()],
+        weights=group["weights"][()],
+        **{name: float(group[name][()]) for name in numbers},
     )
 
 

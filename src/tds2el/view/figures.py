@@ -12,6 +12,7 @@ from tds2el.crystal.moduli import is_stable
 from tds2el.fit.read import FitFile
 from tds2el.view.planes import CentralPlanes, central_planes, planes_sheets
 from tds2el.view.residuals import correlations, pulls, worst_spots
+from tds2el.view.scale import extinction_curve
 from tds2el.view.spots import contact_sheets, spot_profiles
 from tds2el.view.surfaces import slowness_sections, young_surface
 
@@ -35,6 +36,10 @@ CAPTIONS = {
     ),
     "worst_spots": "χ²/dof of the spots that the model describes worst, drawn from 1, its mean if the fit is true.",
     "correlations": "Correlations of the fitted constants, from the Fisher information of the counts.",
+    "bragg_scale": (
+        "The scale of the constants of a first fit that the Bragg peak of each reflection gives, against the strength "
+        "of the reflection. Extinction weakens strong ones; the scale is where the curve meets x = 0."
+    ),
     "slowness": (
         "Sections of the slowness surface, 1/phase velocity, of the three sound waves. Energy flows along the normals "
         "of the surface."
@@ -88,7 +93,8 @@ def figures(fit: FitFile, planes: Sequence[CentralPlanes] | None = None) -> Iter
     ------
     Drawing
         Named ``planes_1`` … (contact sheets of the central planes), ``profiles_1`` … (contact sheets of the radial
-        profiles), ``pulls``, ``worst_spots``, ``correlations`` (where two or more constants were fitted), ``slowness``
+        profiles), ``pulls``, ``worst_spots``, ``correlations`` (where two or more constants were fitted),
+        ``bragg_scale`` (where the scale came from Bragg intensities), ``slowness``
         and ``young_modulus`` (where the tensor is stable), and of `MOST` spots at most
         ``planes_h_k_l`` or ``planes_h_k_l_angle``, of those in `planes`, and ``profiles_h_k_l_angle``.
     """
@@ -100,6 +106,8 @@ def figures(fit: FitFile, planes: Sequence[CentralPlanes] | None = None) -> Iter
     yield Drawing("worst_spots", "Residuals", CAPTIONS["worst_spots"], worst_spots(fit))
     if len(fit.constants.fitted) > 1:
         yield Drawing("correlations", "Correlations", CAPTIONS["correlations"], correlations(fit))
+    if fit.bragg is not None:
+        yield Drawing("bragg_scale", "Absolute scale", CAPTIONS["bragg_scale"], extinction_curve(fit, fit.bragg))
     if is_stable(fit.frames["W"].stiffness):
         yield Drawing("slowness", "Surfaces", CAPTIONS["slowness"], slowness_sections(fit))
         yield Drawing("young_modulus", "Surfaces", CAPTIONS["young_modulus"], young_surface(fit))

@@ -157,7 +157,7 @@ def _glance(fit: FitFile) -> Iterator[tuple[str, str]]:
     elif constants.held is not None:
         yield "Scale", f"held: ratios to {constants.held}"
     else:
-        yield "Scale", {"known": "known", "free": "fitted"}[constants.scale]
+        yield "Scale", {"known": "known", "free": "fitted", "datum": "from known values"}[constants.scale]
     yield "Stability", "stable" if fit.eigenvalues.min() > 0 else "NOT stable"
 
 
