@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from tds2el.crystal.elasticity import TensorStructure
     from tds2el.crystal.symmetry import PointGroup
     from tds2el.crystal.thermal import Thermal
+    from tds2el.fit.bragg import BraggScale
     from tds2el.fit.data import FitData
     from tds2el.fit.fit import Fit
     from tds2el.fit.minimise import Iteration
+    from tds2el.fit.parameters import Constants
     from tds2el.harvest.file import HarvestFile
     from tds2el.harvest.quality import SpotQuality
     from tds2el.settings import CrystalSettings, FitSettings, Settings
@@ -133,6 +135,7 @@ def _evaluate(settings: Settings, harvest: HarvestFile, world: World, team: Team
 def _check_fit(settings: Settings, world: World) -> None:
     """Find the mistakes that would end the fit before a harvest, which may take hours, not after it."""
     from tds2el.crystal.cell import Cell
+    from tds2el.fit.bragg_scan import check_bragg
     from tds2el.fit.intervals import profiled
     from tds2el.fit.known import known_from_option
     from tds2el.fit.parameters import constants_from_guess
@@ -146,7 +149,7 @@ def _check_fit(settings: Settings, world: World) -> None:
     if settings.fit.known is not None:
         known_from_option(settings.fit.known, structure, group.cell, thermal)
     if settings.fit.CGUESS is not None:
-        constants_from_guess(settings.fit.CGUESS, structure)
+        check_bragg(settings, constants_from_guess(settings.fit.CGUESS, structure))
         profiled(settings.fit, structure.names)
         try_device(settings.fit.device, world)
 
@@ -174,11 +177,12 @@ def _fit(
     settings: Settings, harvest: HarvestFile, quality_of_all: Callable[[], SpotQuality], world: World, team: Team | None
 ) -> None:
     from tds2el.experiment.geometry import Geometry
-    from tds2el.fit.bragg_scan import bragg_scale, constants_at_scale
+    from tds2el.fit.bragg_scan import bragg_scale, check_bragg, constants_at_scale
     from tds2el.fit.context import FitContext
     from tds2el.fit.data import fit_data
     from tds2el.fit.fit import fit
     from tds2el.fit.fit_file import FIT_FILE, write_fit_file
+    from tds2el.fit.intervals import profiled
     from tds2el.fit.known import known_from_option
     from tds2el.fit.parameters import constants_from_guess
     from tds2el.fit.parametri import PARAMETRI, write_parametri
@@ -199,6 +203,8 @@ def _fit(
         return
 
     constants = constants_from_guess(options.CGUESS, structure)
+    check_bragg(settings, constants)
+    profiled(options, structure.names)
     if options.known is not None:
         constants = replace(constants, known=known_from_option(options.known, structure, harvest.cell, thermal))
     experiment = harvest.experiments[0]
@@ -249,15 +255,18 @@ def _fit(
     def information(blobs: npt.NDArray[np.int64]) -> Fit:  # for which no interval is needed
         return fitted(points_of(blobs), replace(options, profile_likelihood=False, bootstrap=0))
 
+    def at_bragg_scale(data: FitData) -> tuple[BraggScale, Constants]:  # the device is free again when it returns
+        first = fitted(data, replace(options, profile_likelihood=False, bootstrap=0))
+        scale = bragg_scale(first, harvest, settings)
+        return scale, constants_at_scale(constants, first, scale)
+
     blobs, left_out = _fitted_blobs(settings, harvest, group, quality, information)
     data = points_of(blobs)
     if settings.bragg.bragg_scale and options.doMinimisation:
-        first = fitted(data, replace(options, profile_likelihood=False, bootstrap=0))
-        scale = bragg_scale(first, harvest, settings)
-        start = constants.start
-        constants = constants_at_scale(constants, first, scale)
+        given = constants
+        scale, constants = at_bragg_scale(data)
         outcome = fitted(data)
-        as_given = replace(outcome.result.constants, start=start)
+        as_given = replace(outcome.result.constants, start=given.start)
         outcome = replace(outcome, result=replace(outcome.result, constants=as_given, bragg=scale))
     else:
         outcome = fitted(data)

@@ -20,11 +20,27 @@ from tds2el.fit.bragg import (
 from tds2el.fit.fit import Fit
 from tds2el.fit.known import Known
 from tds2el.fit.parameters import Constants, Scale
-from tds2el.harvest.bragg import bragg_frames, integrate_peaks
+from tds2el.harvest.bragg import bragg_frames, bragg_source, integrate_peaks
 from tds2el.harvest.file import HarvestFile
 from tds2el.settings import Experiment, Settings, experiment_from_values
 
 log = logging.getLogger("tds2el")
+
+
+def check_bragg(settings: Settings, constants: Constants) -> None:
+    """Find what is wrong with `bragg_scale` before a fit, or a harvest.
+
+    Raises
+    ------
+    InputError
+        A constant is frozen, or frames are missing.
+    """
+    if settings.bragg.bragg_scale and settings.fit.doMinimisation:
+        if constants.initial_scale("auto") is Scale.KNOWN:
+            raise InputError(
+                "bragg_scale: a constant is frozen in CGUESS (min = max), which sets the scale already: leave one out"
+            )
+        bragg_source(settings.frames, settings.bragg)
 
 
 def bragg_scale(fit: Fit, harvest: HarvestFile, settings: Settings) -> BraggScale:
@@ -40,13 +56,9 @@ def bragg_scale(fit: Fit, harvest: HarvestFile, settings: Settings) -> BraggScal
     Raises
     ------
     InputError
-        A constant is frozen, frames are missing or damaged, or no reflection can be used.
+        Frames are missing or damaged, or no reflection can be used.
     """
     result, options, crystal = fit.result, settings.bragg, settings.crystal
-    if result.scale is Scale.KNOWN:
-        raise InputError(
-            "bragg_scale: a constant is frozen in CGUESS (min = max), which sets the scale already: leave one out"
-        )
     experiment = experiment_from_values(harvest.settings)
     shift = harvest.shift[fit.data.blobs]
     if result.corrections is not None:
@@ -55,15 +67,8 @@ def bragg_scale(fit: Fit, harvest: HarvestFile, settings: Settings) -> BraggScal
         experiment = replace(experiment, **{name: value for name, value in refined.items() if name in own})
         shift = np.zeros_like(shift)  # it was what the refined geometry now explains
     attenuation, error = options.bragg_attenuation
-    scan = bragg_frames(
-        settings.frames,
-        experiment,
-        options.bragg_prefix,
-        options.bragg_postfix,
-        options.bragg_normalisation_file,
-        attenuation,
-        settings.harvest.threshold,
-    )
+    source = bragg_source(settings.frames, options)
+    scan = bragg_frames(source, experiment, attenuation, settings.harvest.threshold)
     nodes = fit.data.points.nodes if fit.state.nodes is None else fit.state.nodes
     spots, radius = result.spots, harvest.delta_min
     peaks = integrate_peaks(scan, nodes, nodes + shift + spots.offset, fit.data.angle, radius)

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from tds2el.errors import InputError
-from tds2el.experiment.frames import FrameSeries, open_frame_series
+from tds2el.experiment.frames import FrameSeries, frame_files, open_frame_series
 from tds2el.experiment.geometry import Geometry
 from tds2el.experiment.mask import FrameMasks, read_mask, read_ranges
 from tds2el.experiment.monitor import read_normalisation
 from tds2el.harvest.plan import passages, regions
 from tds2el.progress import Stage
-from tds2el.settings import Experiment, FrameSettings
+from tds2el.settings import BraggSettings, Experiment, FrameSettings
 
 Array = npt.NDArray[np.float64]
 
@@ -77,43 +76,55 @@ class BraggPeak:
     frames: list[int] = field(default_factory=list)
 
 
+def bragg_source(frames: FrameSettings | None, options: BraggSettings) -> FrameSettings:
+    """Where the frames are in which Bragg peaks are integrated: the scan itself, or an attenuated one with its mask.
+
+    Raises
+    ------
+    InputError
+        What is needed is missing.
+    """
+    if frames is None:
+        raise InputError("bragg_scale reads frames again: give images_prefix and what belongs to it")
+    if frames.background_prefix is not None:
+        raise InputError("bragg_scale is not available beside frames of the background in this version: leave one out")
+    if options.bragg_prefix is not None:
+        if frames.normalisation_file is not None and options.bragg_normalisation_file is None:
+            raise InputError("bragg_prefix: its frames need denominators too: give bragg_normalisation_file")
+        frames = replace(
+            frames,
+            images_prefix=options.bragg_prefix,
+            images_postfix=options.bragg_postfix,
+            filter_ranges=None,
+            normalisation_file=options.bragg_normalisation_file,
+        )
+        if not frame_files(frames):
+            raise InputError(
+                f"no file matches {options.bragg_prefix}*{options.bragg_postfix}; check bragg_prefix and bragg_postfix"
+            )
+    return frames
+
+
 def bragg_frames(
-    frames: FrameSettings | None,
-    experiment: Experiment,
-    prefix: str | None,
-    postfix: str,
-    normalisation_file: Path | None,
-    attenuation: float,
-    threshold: float | None,
+    frames: FrameSettings, experiment: Experiment, attenuation: float, threshold: float | None
 ) -> BraggFrames:
-    """Open the scan in which Bragg peaks are integrated: the scan itself, or an attenuated one.
+    """Open the frames in which Bragg peaks are integrated.
 
     Parameters
     ----------
     frames : FrameSettings
-        Of the scan itself; mask and angles are taken from there.
+        As `bragg_source` gives it.
     experiment : Experiment
-    prefix, postfix, normalisation_file
-        Of the attenuated scan; prefix None: the scan itself.
     attenuation : float
-        How many times less intense it is.
+        How many times less intense they are than those of the scan.
     threshold : float, optional
         Counts above which a pixel is saturated, beside what the headers say.
 
     Raises
     ------
     InputError
-        What is needed is missing, or cannot be read.
+        What cannot be read.
     """
-    if frames is None:
-        raise InputError("bragg_scale = True reads frames again: give images_prefix and what belongs to it")
-    if prefix is not None:
-        if frames.normalisation_file is not None and normalisation_file is None:
-            raise InputError("bragg_prefix: its frames need denominators too: give bragg_normalisation_file")
-        frames = replace(
-            frames, images_prefix=prefix, images_postfix=postfix, normalisation_file=normalisation_file,
-            filter_ranges=None,
-        )  # fmt: skip
     series = open_frame_series(frames, experiment.angular_step)
     denominator = np.ones(series.n_frames)
     if frames.normalisation_file is not None:
