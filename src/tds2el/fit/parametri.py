@@ -78,7 +78,7 @@ def _constants(result: FitResult, context: FitContext) -> list[str]:
             unit = float(result.values[held])
             comment += f", ratio to {constants.names[held]} {with_error(value / unit, error / abs(unit))}"
         for label, found in (("profile", result.profile), ("bootstrap", result.bootstrap)):
-            if found is not None and n in result.fitted:
+            if found is not None and np.isfinite([found.lower[n], found.upper[n]]).any():
                 comment += f", {label} {found.lower[n] - value:+.3g} {found.upper[n] - value:+.3g}"
         lines.append(f"{name} = {value!r}   # {comment}")
     return lines
