@@ -58,7 +58,7 @@ def test_harvest_and_listing(run, scan):
     assert outcome.code == 0
     assert outcome.err == ""
     assert "direct beam at row 60.00, column 50.50" in outcome.out
-    assert len(scan.harvest.read_bytes()) == pytest.approx(len(written), rel=0.01)
+    assert len(scan.harvest.read_bytes()) == pytest.approx(len(written), abs=2 * 4096)  # HDF5 grows by blocks
     again = run("scan/input.par", "--set", "show_hkls=1", "load_from_file=scan/harvest.h5")
     assert again.code == 0
     beam, *table = again.out.splitlines()

@@ -151,8 +151,6 @@ class FitFile:
         None where the fit wrote no curve; see `profiles`.
     iterations : IterationTable
     corrections : CorrectionTable or None
-    bragg : BraggScale or None
-        Where the scale came from Bragg intensities.
     deviance, chi2, dof : float, float, int
         Over the spots that were not left out.
     point_group, system : str
@@ -177,6 +175,8 @@ class FitFile:
     inputs, warnings, notes : list of str
     report : str
         The report as printed at the end of the run.
+    bragg : BraggScale or None
+        Where the scale came from Bragg intensities.
     """
 
     path: Path
@@ -189,7 +189,6 @@ class FitFile:
     curve_profiles: Profiles | None
     iterations: IterationTable
     corrections: CorrectionTable | None
-    bragg: BraggScale | None
     deviance: float
     chi2: float
     dof: int
@@ -213,6 +212,7 @@ class FitFile:
     warnings: list[str]
     notes: list[str]
     report: str
+    bragg: BraggScale | None = None
 
     @property
     def profiles(self) -> Profiles:
