@@ -9,11 +9,13 @@ import matplotlib
 import numpy as np
 import pytest
 
+from tds2el.fit.bragg import BraggScale
 from tds2el.fit.profiles import ProfileSums
 from tds2el.model.engine import Points
 from tds2el.view.figures import MOST, figures, pictured_spots
 from tds2el.view.planes import CentralPlanes, central_planes, planes_sheets
 from tds2el.view.residuals import correlations, pulls, worst_spots
+from tds2el.view.scale import extinction_curve
 from tds2el.view.spots import COLUMNS, ROWS, contact_sheets, spot_profiles
 from tds2el.view.style import save
 from tds2el.view.surfaces import slowness_sections, young_surface
@@ -51,6 +53,7 @@ def fit_of(n_spots, held="A11", baseline=3.0):
         frames={name: SimpleNamespace(stiffness=CUBIC, axes="x ∥ a, y ∥ b, z ∥ c") for name in ("W", "P")},
         density=3.58,
         shell=SHELL,
+        bragg=None,
         profiles=sums.profiles(),
         spots=SimpleNamespace(
             hkl=hkl,
@@ -221,6 +224,23 @@ def test_correlations_are_written_into_the_matrix(fit):
     assert [text.get_text() for text in axes.texts] == ["1.00", "−0.37", "−0.37", "1.00"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["A44", "A12"]
     assert axes.get_title().endswith("at fixed A11")
+
+
+def test_extinction_curve_ends_at_the_scale():
+    fit = fit_of(3)
+    strength, sigma = np.array([0.2, 1.0, np.nan]), np.array([0.01, 0.01, np.nan])
+    ratio = np.array([1.1, 1.0, np.nan])
+    weights = np.array([0.5, 0.5, 0.0])
+    fit.bragg = BraggScale(
+        np.log(ratio), sigma, strength, ["", "", "saturated"], np.log(1.12), 0.02, 0.1, 0.02, 1.0, weights
+    )
+    names = [drawing.name for drawing in figures(fit)]
+    assert "bragg_scale" in names
+    axes = extinction_curve(fit, fit.bragg).axes[0]
+    assert len(axes.texts) == 2
+    curve = next(line for line in axes.lines if len(line.get_xdata()) == 100)
+    assert curve.get_ydata()[0] == pytest.approx(1.12)
+    assert np.interp(1.0, curve.get_xdata(), curve.get_ydata()) == pytest.approx(1.12 / np.sqrt(1.2), rel=1e-3)
 
 
 @pytest.mark.parametrize(("held", "label", "unit"), [("A11", "s√(A11/ρ)", np.sqrt(297 / 3.58)), (None, "s (s/km)", 1)])
