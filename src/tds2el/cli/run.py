@@ -203,7 +203,7 @@ def _fit(
         return
 
     constants = constants_from_guess(options.CGUESS, structure)
-    check_bragg(settings, constants)
+    check_bragg(settings, constants, harvest)
     profiled(options, structure.names)
     if options.known is not None:
         constants = replace(constants, known=known_from_option(options.known, structure, harvest.cell, thermal))

@@ -22,23 +22,27 @@ from tds2el.fit.known import Known
 from tds2el.fit.parameters import Constants, Scale
 from tds2el.harvest.bragg import bragg_frames, bragg_source, integrate_peaks
 from tds2el.harvest.file import HarvestFile
-from tds2el.settings import Experiment, Settings, experiment_from_values
+from tds2el.settings import Experiment, Settings
 
 log = logging.getLogger("tds2el")
 
 
-def check_bragg(settings: Settings, constants: Constants) -> None:
+def check_bragg(settings: Settings, constants: Constants, harvest: HarvestFile | None = None) -> None:
     """Find what is wrong with `bragg_scale` before a fit, or a harvest.
 
     Raises
     ------
     InputError
-        A constant is frozen, or frames are missing.
+        A constant is frozen, frames are missing, or the harvest is of several sweeps.
     """
     if settings.bragg.bragg_scale and settings.fit.doMinimisation:
         if constants.initial_scale("auto") is Scale.KNOWN:
             raise InputError(
                 "bragg_scale: a constant is frozen in CGUESS (min = max), which sets the scale already: leave one out"
+            )
+        if harvest is not None and len(harvest.experiments) > 1:
+            raise InputError(
+                f"bragg_scale: {harvest.path} has several sweeps, which is not available in this version: harvest one"
             )
         bragg_source(settings.frames, settings.bragg)
 
@@ -59,7 +63,7 @@ def bragg_scale(fit: Fit, harvest: HarvestFile, settings: Settings) -> BraggScal
         Frames are missing or damaged, or no reflection can be used.
     """
     result, options, crystal = fit.result, settings.bragg, settings.crystal
-    experiment = experiment_from_values(harvest.settings)
+    experiment = harvest.experiments[0]
     shift = harvest.shift[fit.data.blobs]
     if result.corrections is not None:
         refined = dict(zip(result.corrections.names, result.corrections.value.tolist(), strict=True))
