@@ -29,6 +29,7 @@ maxima_file maxima_sigma maxima_threshold maxima_window maxima_min_pixels maxima
 normalise_from header_key normalise_region normalisation_output
 volume_file volume_memory volume_layers volume_layer_thickness
 sensor_thickness sensor_mu sweeps
+model dispersion spot_gradient internal_strain dispersion_terms
 """
 
 

@@ -355,6 +355,14 @@ def _files(value: object) -> tuple[str, ...] | None:
     return names
 
 
+def _names(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not value:
+        raise _NotThisKind
+    return tuple(dict.fromkeys(_text(name) for name in value))
+
+
 def _spots(value: object) -> object:
     return value if value == "auto" else _reflections(value)
 
@@ -440,3 +448,4 @@ LIMITS = Kind("three pairs [min, max]", _limits)
 NODES = Kind("three whole numbers of at least 1, or one for all", _nodes)
 LAYERS = Kind('a list of names of layers, such as ["hk0", "hk0.5"], or []', _layers)
 FILES = Kind("a list of names of files, or None", _files, "files")
+NAMES = Kind("a list of names, or None", _names)

@@ -14,7 +14,6 @@ from tds2el.fit.derived import AVERAGES, averages, averages_with_sigma, tensor_s
 from tds2el.fit.minimise import Iteration
 from tds2el.fit.parameters import Scale
 from tds2el.fit.report import (
-    WIDTH,
     constants_table,
     dry_run_text,
     fit_report,
@@ -23,9 +22,9 @@ from tds2el.fit.report import (
     sigma_table,
     spot_table,
     tensor_text,
-    with_error,
 )
 from tds2el.fit.result import Errors
+from tds2el.fit.text import WIDTH, with_error
 from tds2el.parfile import evaluate
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from tds2el.parallel import World
 
 if TYPE_CHECKING:
     from tds2el.crystal.cell import Cell
+    from tds2el.crystal.dispersion import DispersionStructure
     from tds2el.crystal.elasticity import TensorStructure
     from tds2el.crystal.symmetry import PointGroup
     from tds2el.fit.data import FitData
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tds2el.fit.minimise import Iteration
     from tds2el.harvest.file import HarvestFile
     from tds2el.harvest.quality import SpotQuality
-    from tds2el.settings import CrystalSettings, Settings
+    from tds2el.settings import CrystalSettings, FitSettings, Settings
     from tds2el.team import Team
 
 log = logging.getLogger("tds2el")
@@ -138,9 +139,10 @@ def _check_fit(settings: Settings, world: World) -> None:
     cell = settings.crystal.cell
     if not settings.run.fitSpots or cell is None:
         return
-    _, structure = _symmetry(settings.crystal, Cell(*cell))
+    group, structure = _symmetry(settings.crystal, Cell(*cell))
     if settings.fit.CGUESS is not None:
         constants_from_guess(settings.fit.CGUESS, structure)
+        _dispersion(settings.fit, group)
         try_device(settings.fit.device, world)
 
 
@@ -153,9 +155,19 @@ def _symmetry(crystal: CrystalSettings, cell: Cell) -> tuple[PointGroup, TensorS
     return group, tensor_structure(group)
 
 
+def _dispersion(options: FitSettings, group: PointGroup) -> DispersionStructure | None:
+    """The terms of dispersion that are fitted."""
+    from tds2el.crystal.dispersion import dispersion_structure
+
+    if options.model == "elastic" or not options.dispersion:
+        return None
+    return dispersion_structure(group).selected(options.dispersion_terms)
+
+
 def _fit(
     settings: Settings, harvest: HarvestFile, quality_of_all: Callable[[], SpotQuality], world: World, team: Team | None
 ) -> None:
+    from tds2el.crystal.dispersion import dispersion_structure
     from tds2el.experiment.geometry import Geometry
     from tds2el.fit.context import FitContext
     from tds2el.fit.data import fit_data
@@ -173,12 +185,14 @@ def _fit(
     crystal, options = settings.crystal, settings.fit
     group, structure = _symmetry(crystal, harvest.cell)
     if options.CGUESS is None:
-        log.info("%s", dry_run_text(structure))
+        terms = () if options.model == "elastic" else dispersion_structure(group).names
+        log.info("%s", dry_run_text(structure, terms))
         if options.doMinimisation:
             log.warning("doMinimisation = 1, but nothing was fitted: CGUESS is not given")
         return
 
     constants = constants_from_guess(options.CGUESS, structure)
+    dispersion = _dispersion(options, group)
     experiment = harvest.experiments[0]
     retuning = None
     if options.A_variables is not None:
@@ -196,7 +210,7 @@ def _fit(
 
     names = [*structure.names, *(retuning.names if retuning else ())]
 
-    def fitted(data: FitData) -> Fit:
+    def fitted(data: FitData, options: FitSettings = options) -> Fit:
         with Stage("fit", None, "pass") as stage:
 
             def report(iteration: Iteration) -> None:
@@ -211,6 +225,7 @@ def _fit(
                 density=crystal.density,
                 retuning=retuning,
                 fit_centres=centres,
+                dispersion=dispersion,
                 team=team,
                 started=lambda engine: log.info(
                     "%d points of %d spots on %s", data.points.sizes.sum(), len(data.blobs), engine.description
@@ -224,7 +239,10 @@ def _fit(
     def points_of(blobs: npt.NDArray[np.int64]) -> FitData:
         return fit_data(harvest, blobs, options.nred, pixels=pixels, team=team)
 
-    blobs, left_out = _fitted_blobs(settings, harvest, group, quality, lambda blobs: fitted(points_of(blobs)))
+    def information(blobs: npt.NDArray[np.int64]) -> Fit:  # which the elastic limit tells well enough
+        return fitted(points_of(blobs), replace(options, model="elastic"))
+
+    blobs, left_out = _fitted_blobs(settings, harvest, group, quality, information)
     data = points_of(blobs)
     outcome = fitted(data)
     result = outcome.result
@@ -233,6 +251,7 @@ def _fit(
         device=outcome.engine.description,
         temperature=crystal.Temperature,
         density=crystal.density,
+        model=options.model,
         quantum_term=quantum_term(result.tensor, harvest.delta_max, crystal.Temperature, crystal.density),
         direct_beam=Geometry(experiment).direct_beam(),
         shell=(harvest.delta_min, harvest.delta_max),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,33 +14,10 @@ from tds2el.crystal.moduli import eigenvalues, is_stable
 from tds2el.fit.context import BELOW_FLOOR, FitContext, constant_status, percent, result_notes, result_warnings
 from tds2el.fit.derived import averages_with_sigma, tensor_sigma
 from tds2el.fit.minimise import Iteration
+from tds2el.fit.next_order_report import comparison_table, dispersion_table, gradient_table, strain_table
 from tds2el.fit.parameters import Scale, guess_skeleton
 from tds2el.fit.result import FitResult
-
-WIDTH = 100
-
-Rows = Iterable[Sequence[str]]
-
-
-def with_error(value: float, sigma: float) -> str:
-    """A number as crystallographers print it, two digits of σ in parentheses: 85.32(47), 1240(130), 3.21(15)e-06.
-
-    Without a σ (zero or NaN) the value has six digits.
-    """
-    if not (np.isfinite(sigma) and sigma > 0 and np.isfinite(value)):
-        return f"{value:.6g}"
-    size = max(abs(value), sigma)
-    if not 1e-4 <= size < 1e6:
-        exponent = int(np.floor(np.log10(size)))
-        return f"{with_error(value / 10.0**exponent, sigma / 10.0**exponent)}e{exponent:+03d}"
-    digits = 1 - int(np.floor(np.log10(sigma)))
-    last = round(sigma * 10.0**digits)
-    if last == 100:
-        digits, last = digits - 1, 10
-    rounded = round(value, digits) + 0.0  # no "-0.00"
-    if digits >= 0:
-        return f"{rounded:.{digits}f}({last})"
-    return f"{rounded:.0f}({last * 10**-digits})"
+from tds2el.fit.text import WIDTH, table, with_error, wrapped
 
 
 def fit_report(result: FitResult, context: FitContext) -> str:
@@ -56,23 +33,31 @@ def fit_report(result: FitResult, context: FitContext) -> str:
         circumstances_text(result, context),
         constants_table(result, context),
         "" if context.simulated else sigma_table(result),
+        comparison_table(result),
+        dispersion_table(result),
         corrections_table(result),
         *(tensor_text(result, block) for block in standard_frame(result.tensor, context.group)),
         moduli_table(result),
         spot_table(result),
         centre_table(result),
+        gradient_table(result),
+        strain_table(result),
         quality_table(result, context),
-        "\n".join(_wrapped(result_notes(result, context), "")),
+        "\n".join(wrapped(result_notes(result, context), "")),
     ]
     return "\n\n".join(section for section in sections if section)
 
 
-def dry_run_text(structure: TensorStructure) -> str:
-    """What a run without CGUESS prints: the structure of the tensor and start values to paste."""
-    return (
+def dry_run_text(structure: TensorStructure, terms: Sequence[str] = ()) -> str:
+    """What a run without CGUESS prints: the structure of the tensor, start values to paste, and terms of dispersion."""
+    text = (
         f"{structure.text()}\n\nThe free constants of this crystal, to paste into a par-file (start, min, max in GPa; "
         f"min = max freezes):\n\n{guess_skeleton(structure)}"
     )
+    if terms:
+        listed = textwrap.fill(", ".join(terms), WIDTH, break_long_words=False, break_on_hyphens=False)
+        text += f"\n\nThe {len(terms)} terms of its dispersion, of which dispersion_terms takes some:\n\n{listed}"
+    return text
 
 
 def iteration_line(iteration: Iteration, names: Sequence[str]) -> str:
@@ -90,7 +75,7 @@ def iteration_line(iteration: Iteration, names: Sequence[str]) -> str:
 def warnings_text(result: FitResult, context: FitContext) -> str:
     """The warnings under a heading, or nothing."""
     warnings = result_warnings(result, context)
-    return "\n".join(["WARNINGS", *_wrapped(warnings, "- ")]) if warnings else ""
+    return "\n".join(["WARNINGS", *wrapped(warnings, "- ")]) if warnings else ""
 
 
 def circumstances_text(result: FitResult, context: FitContext) -> str:
@@ -113,12 +98,25 @@ def circumstances_text(result: FitResult, context: FitContext) -> str:
     if spots.cut.any():
         lost += f", {spots.cut.sum()} inside the inner radius round centres that moved"
     own = "factors, baselines and centres" if np.isfinite(spots.sigma_offset).any() else "factors and baselines"
+    beyond = [
+        name
+        for name, there in (
+            ("dispersion", result.fitted_terms > 0),
+            ("gradients", np.isfinite(spots.sigma_gradient).any()),
+            ("internal strains", np.isfinite(spots.sigma_strain).any()),
+        )
+        if there
+    ]
+    model = (
+        "elastic limit" if context.model == "elastic" else f"next order: {', '.join(beyond) or 'no term determined'}"
+    )
     work = f"constants as given, {own} fitted" if context.simulated else "constants fitted"
     state = "converged" if result.converged else "NOT converged"
     entries = (
         ("program", f"tds2el {__version__}"),
         ("device", context.device),
         ("crystal", f"{context.group.name}, {context.group.system}; {', '.join(assumed)}"),
+        ("model", model),
         ("quantum", f"correction of {percent(context.quantum_term)} at the outer radius of the shells"),
         ("beam", "direct beam at row {:.2f}, column {:.2f}".format(*context.direct_beam)),
         ("points", points),
@@ -146,7 +144,7 @@ def constants_table(result: FitResult, context: FitContext) -> str:
     start = [f"{value:g}" for value in result.constants.start]
     gpa = [with_error(v, s) for v, s in zip(result.values, sigma, strict=True)]
     if context.simulated:
-        return "\n".join(["ELASTIC CONSTANTS as given, frame W", *_table(["", "GPa"], zip(names, gpa, strict=True))])
+        return "\n".join(["ELASTIC CONSTANTS as given, frame W", *table(["", "GPa"], zip(names, gpa, strict=True))])
     end = ["status", "start", "bounds"]
     if held is None:
         title = {
@@ -154,13 +152,13 @@ def constants_table(result: FitResult, context: FitContext) -> str:
             Scale.FREE: "scale fitted: the quantum terms determine it",
         }[result.scale]
         rows = zip(names, gpa, flagged, start, bounds, strict=True)
-        return "\n".join([f"ELASTIC CONSTANTS, frame W; {title}", *_table(["", "GPa", *end], rows)])
+        return "\n".join([f"ELASTIC CONSTANTS, frame W; {title}", *table(["", "GPa", *end], rows)])
     unit = float(result.values[held])
     ratios = [with_error(v / unit, s / abs(unit)) for v, s in zip(result.values, sigma, strict=True)]
     return "\n".join(
         [
             f"ELASTIC CONSTANTS, frame W; ratios to {names[held]}: these data do not determine the overall scale",
-            *_table(
+            *table(
                 ["", f"ratio to {names[held]}", _condition(result), *end],
                 zip(names, ratios, gpa, flagged, start, bounds, strict=True),
             ),
@@ -189,7 +187,7 @@ def sigma_table(result: FitResult) -> str:
     return "\n".join(
         [
             f"STANDARD DEVIATIONS, {what}; the largest is used throughout",
-            *_table(["", "Poisson", "× √(deviance/dof)", "clustered by spot"], rows),
+            *table(["", "Poisson", "× √(deviance/dof)", "clustered by spot"], rows),
         ]
     )
 
@@ -213,7 +211,7 @@ def corrections_table(result: FitResult) -> str:
         )
     ]
     header = ["", "harvested", "correction", "value", "status", "bounds of the correction"]
-    return "\n".join(["GEOMETRY AND CELL, in the units of the options", *_table(header, rows)])
+    return "\n".join(["GEOMETRY AND CELL, in the units of the options", *table(header, rows)])
 
 
 def tensor_text(result: FitResult, block: FrameBlock) -> str:
@@ -226,9 +224,9 @@ def tensor_text(result: FitResult, block: FrameBlock) -> str:
     ]
     unit = "GPa" if result.held is None else _condition(result)
     title = textwrap.wrap(f"TENSOR, {unit}; {block.title}", WIDTH)
-    lines = [*title, f"axes: {block.axes}", *_table(None, cells)]
+    lines = [*title, f"axes: {block.axes}", *table(None, cells)]
     if not np.array_equal(block.rotation, np.eye(3)):
-        rotation = _table(None, [[f"{x:.6f}" for x in row + 0.0] for row in block.rotation])
+        rotation = table(None, [[f"{x:.6f}" for x in row + 0.0] for row in block.rotation])
         lines += ["rotation, whose rows are the axes x, y, z in frame W:", *rotation]
     return "\n".join(lines)
 
@@ -254,7 +252,7 @@ def moduli_table(result: FitResult) -> str:
     stable = "mechanically stable" if is_stable(result.tensor) else "NOT mechanically stable"
     lines = [
         f"MODULI of an untextured polycrystal, {what}",
-        *_table(["", "Voigt", "Reuss", "Hill"], rows),
+        *table(["", "Voigt", "Reuss", "Hill"], rows),
         f"universal anisotropy {with_error(*found['universal_anisotropy'])}",
         f"eigenvalues (Kelvin), {what}: {', '.join(f'{v:.5g}' for v in values / unit)}",
         f"the crystal is {stable}",
@@ -286,7 +284,7 @@ def spot_table(result: FitResult) -> str:
         )
     header = ["h   k   l", "angle", "points", "factor f", "baseline b", "chi²/dof", ""]
     title = "SPOTS: intensity = f S + b, in counts per unit of correction; S in 1/GPa; angle in degrees"
-    return "\n".join([title, *_table(header, rows)])
+    return "\n".join([title, *table(header, rows)])
 
 
 def centre_table(result: FitResult) -> str:
@@ -309,7 +307,7 @@ def centre_table(result: FitResult) -> str:
             ]
         )
     header = ["h   k   l", "angle", "x", "y", "z", "from Bragg peak", ""]
-    return "\n".join(["CENTRES of the halos relative to their nodes, 0.001 Å⁻¹, frame W", *_table(header, rows)])
+    return "\n".join(["CENTRES of the halos relative to their nodes, 0.001 Å⁻¹, frame W", *table(header, rows)])
 
 
 def quality_table(result: FitResult, context: FitContext) -> str:
@@ -331,7 +329,7 @@ def quality_table(result: FitResult, context: FitContext) -> str:
     ]
     header = ["h   k   l", "angle", "harvested", "coverage", "signal", "frames lost", "Bragg peak off by, pixels"]
     title = "DATA of the spots: part of the directions of q, halo over baseline, part of the frames over threshold"
-    return "\n".join([title, *_table(header, rows)])
+    return "\n".join([title, *table(header, rows)])
 
 
 def _condition(result: FitResult) -> str:
@@ -346,22 +344,3 @@ def _bounds(lower: float, upper: float) -> str:
     if np.isinf([lower, upper]).all():
         return "none"
     return f"{lower:g} to {upper:g}"
-
-
-def _table(header: Sequence[str] | None, rows: Rows) -> list[str]:
-    """Right-aligned columns, indented by two; a last column that has no header is left-aligned."""
-    cells = [list(row) for row in ([header] if header else [])] + [list(row) for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    free_text = header is not None and not header[-1]
-    if free_text:
-        widths[-1] = 0
-    return [
-        ("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))).rstrip() for row in cells
-    ]
-
-
-def _wrapped(texts: Iterable[str], bullet: str) -> list[str]:
-    indent = " " * len(bullet)
-    return [
-        line for text in texts for line in textwrap.wrap(text, WIDTH, initial_indent=bullet, subsequent_indent=indent)
-    ]

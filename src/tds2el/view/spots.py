@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tds2el.fit.profiles import Profile, azimuth_axes
 from tds2el.fit.read import FitFile
-from tds2el.fit.report import with_error
+from tds2el.fit.text import with_error
 from tds2el.view.style import (
     DATA,
     GREY,
