@@ -14,7 +14,7 @@ from tds2el.align.orientation_codes import describe
 from tds2el.crystal.cell import CELL_OPTIONS
 from tds2el.experiment.geometry import Geometry
 from tds2el.experiment.maxima import Maxima
-from tds2el.fit.report import with_error
+from tds2el.fit.text import with_error
 from tds2el.options import BY_NAME
 
 WIDTH = 100
