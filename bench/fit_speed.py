@@ -4,8 +4,9 @@
 
 A pass is everything that an iteration does after the first: parameters to the device, kernel, sums back, elimination of
 the spots' own parameters, and the bounded step. It is measured for the constants alone, with the centres of the spots,
-with all 14 corrections to geometry and cell, and for a triclinic crystal. numba (bench/numba_kernel.py) and the numpy
-engine take part in the same step. The fit to the minimum begins with the points in memory or on the device, for both;
+with all 14 corrections to geometry and cell, for a triclinic crystal, and with all that a fit has beyond the elastic
+limit, beside the elastic fit of the same crystal. numba (bench/numba_kernel.py) and the numpy engine take part in the
+same step. The fit to the minimum begins with the points in memory or on the device, for both;
 reading and compiling are left out. Memory is what the process has more once the points are loaded and a pass is over.
 """
 
@@ -21,13 +22,15 @@ import numpy as np
 
 from figures import Figure, figure, hand_over
 from machine import device_bandwidth, limits, median_seconds, resident_bytes
-from synthetic import CONDITIONS, Crystal, calcite, reflections, synthetic_points, triclinic
+from synthetic import CONDITIONS, Crystal, calcite, cubic, reflections, synthetic_points, triclinic
 from tds2el.corrections import corrections_from_value
+from tds2el.crystal.dispersion import dispersion_structure
 from tds2el.errors import InputError
 from tds2el.fit.common import Common, SpotTerms
 from tds2el.fit.minimise import Minimiser, Minimum
 from tds2el.fit.parameters import Constants, Scale
 from tds2el.fit.retune import make_retuning
+from tds2el.fit.separable import Own
 from tds2el.model.device import make_engine, select_device
 from tds2el.model.engine import Engine, Points, State, Sums
 from tds2el.model.opencl_engine import OpenCLEngine
@@ -67,7 +70,20 @@ def cases(hkl: np.ndarray) -> dict[str, tuple[Crystal, Common]]:
         "6 constants, centres": (trigonal, Common(constants, Scale.HELD, terms=SpotTerms(centre=True))),
         "6 constants, 14 corrections": (trigonal, Common(constants, Scale.HELD, retuning, hkl)),
         "21 constants": (general, Common(constants_of(general), Scale.HELD)),
+        "3 constants": (cubic(), Common(constants_of(cubic()), Scale.HELD)),
+        "3 constants, next order": (cubic(), next_order(cubic())),
+        "6 constants, next order": (trigonal, next_order(trigonal)),
     }
+
+
+BEYOND = {"3 constants, next order": ("3 constants", 8), "6 constants, next order": ("6 constants", 25)}
+"""Cases, the elastic one that each is measured beside, and how many times as long it may take."""
+
+
+def next_order(crystal: Crystal) -> Common:
+    """Constants, centres, all terms of dispersion, gradients and internal strains."""
+    terms = SpotTerms(centre=True, gradient=True, strain=True)
+    return Common(constants_of(crystal), Scale.HELD, terms=terms, dispersion=dispersion_structure(crystal.group))
 
 
 def iteration(engine: Engine, points: Points, common: Common) -> Callable[[], None]:
@@ -76,11 +92,12 @@ def iteration(engine: Engine, points: Points, common: Common) -> Callable[[], No
     n, values = len(points.nodes), common.start
     offset = np.zeros((n, 3)) if common.terms.centre else None
     state = common.placed(State(np.eye(6), np.full(n, 0.02), np.full(n, 2.0), offset=offset), values)
-    nothing = np.zeros(n, dtype=bool)
+    state = minimiser._spots.completed(state)
+    nothing, softening = np.zeros(n, dtype=bool), np.zeros((n, Own.of(common.columns).count))
 
     def iterate() -> None:
         sums = engine.evaluate(state)
-        minimiser._step(minimiser._system(sums, state, values, nothing, np.zeros(n)), values)
+        minimiser._step(minimiser._system(sums, state, values, nothing, softening), values)
 
     return iterate
 
@@ -205,6 +222,9 @@ def _cases(
             "numpy_points_per_second": 1 / float(plain),
             "numba": numba,
         }
+    for name, (beside, most) in BEYOND.items():
+        own, elastic = (float(found[case]["seconds_per_pass"]) for case in (name, beside))
+        figures.append(figure(f"{name}, beside the elastic limit", own / elastic, "×", at_most=most))
     return {"device": description, "cases": found}
 
 

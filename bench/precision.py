@@ -97,8 +97,8 @@ def compared(
         np.concatenate([part.gram for part in parts]),
         np.concatenate([part.below_floor for part in parts]),
     )
-    held = np.where(minimum.centre_held, np.inf, 0.0)
-    system = eliminate(sums, minimum.state, common.columns, common.transform(minimum.values), centre_damping=held)
+    held = np.where(minimum.held, np.inf, 0.0)
+    system = eliminate(sums, minimum.state, common.columns, common.transform(minimum.values), softening=held)
     system = system.without(minimum.left_out)
     sigma = np.sqrt(np.diag(np.linalg.inv(system.hessian)))
     own = np.linalg.solve(minimum.system.hessian, minimum.system.score)

@@ -71,6 +71,13 @@ def calcite() -> Crystal:
     return Crystal(CELL, group, tensor_structure(group), CALCITE)
 
 
+def cubic() -> Crystal:
+    """Three constants, those of MgO."""
+    cell = Cell(4.21, 4.21, 4.21, 90, 90, 90)
+    group = point_group("m-3m", cell, None)
+    return Crystal(cell, group, tensor_structure(group), np.array([297.0, 155.0, 95.0]))
+
+
 def triclinic() -> Crystal:
     """21 constants: those of calcite, of which none is zero any more or equal to another."""
     cell = Cell(4.9, 5.3, 16.8, 88, 93, 118)

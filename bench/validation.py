@@ -17,21 +17,22 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices are small; threads would only wait for each other
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from figures import figure, hand_over
 from tds2el.crystal.cell import longest_reciprocal
+from tds2el.crystal.dispersion import DispersionStructure, dispersion_structure
 from tds2el.crystal.elasticity import TensorStructure, tensor_structure
-from tds2el.crystal.symmetry import point_group
+from tds2el.crystal.symmetry import PointGroup, point_group
 from tds2el.experiment.geometry import Geometry
-from tds2el.fit.common import Common
-from tds2el.fit.minimise import Minimiser
+from tds2el.fit.common import Common, SpotTerms, Values
+from tds2el.fit.minimise import Minimiser, Minimum
 from tds2el.fit.parameters import Constants, Scale
-from tds2el.model.engine import Conditions, Points
+from tds2el.model.engine import Conditions, Piece, Points, State
 from tds2el.model.numpy_engine import NumpyEngine
 from tds2el.settings import Experiment
 from tds2el.simulate.lattice.displacements import Block
@@ -73,22 +74,66 @@ class Truth:
     structure: TensorStructure
     constants: np.ndarray
     conditions: Conditions
+    group: PointGroup
 
 
-def elastic(truth: Truth) -> np.ndarray:
-    """The constants (k,) that the elastic limit finds; the first is held."""
+def fitted(truth: Truth, terms: SpotTerms | None = None, dispersion: DispersionStructure | None = None) -> np.ndarray:
+    """The constants (k,) that a model finds; the first is held."""
     free = np.full(len(truth.constants), np.inf)
     start = truth.constants * np.where(np.arange(len(free)) == 0, 1.0, START)
-    common = Common(Constants(truth.structure, start, -free, free), Scale.HELD)
-    engine = NumpyEngine(truth.points, common.columns, truth.conditions)
-    minimum = Minimiser(engine, truth.points, common, truth.conditions).run()
-    if not minimum.converged:
-        raise RuntimeError("the fit did not converge")
+    constants = Constants(truth.structure, start, -free, free)
+    values = state = None
+    if terms is not None:  # from the elastic limit, as a fit begins
+        plain = Common(constants, Scale.HELD)
+        minimum = _minimum(truth, plain)
+        values, state = replace(minimum.values, dispersion=np.zeros(len(dispersion.names))), minimum.state
+    minimum = _minimum(truth, Common(constants, Scale.HELD, terms=terms, dispersion=dispersion), values, state)
     return minimum.values.constants
 
 
-MODELS: dict[str, Callable[[Truth], np.ndarray]] = {"elastic": elastic}
+def _minimum(truth: Truth, common: Common, values: Values | None = None, state: State | None = None) -> Minimum:
+    engine = NumpyEngine(truth.points, common.columns, truth.conditions)
+    minimum = Minimiser(engine, truth.points, common, truth.conditions).run(values, state)
+    if not minimum.converged:
+        raise RuntimeError("the fit did not converge")
+    return minimum
+
+
+def elastic(truth: Truth) -> np.ndarray:
+    """The elastic limit."""
+    return fitted(truth)
+
+
+def next_order(truth: Truth, *, strain: bool = True) -> np.ndarray:
+    """All terms; of a thousand times the counts, so that none is held for its σ."""
+
+    def pieces(blob: int, *part: int) -> Iterator[Piece]:
+        for piece in truth.points.pieces(blob, *part):
+            yield replace(piece, counts=BRIGHTER * piece.counts, correction=BRIGHTER * piece.correction)
+
+    points = truth.points
+    brighter = replace(
+        points,
+        mean_counts=BRIGHTER * points.mean_counts,
+        mean_correction=BRIGHTER * points.mean_correction,
+        pieces=pieces,
+    )
+    terms = SpotTerms(gradient=True, strain=strain)
+    return fitted(replace(truth, points=brighter), terms, dispersion_structure(truth.group))
+
+
+def without_strain(truth: Truth) -> np.ndarray:
+    """Dispersion and gradients."""
+    return next_order(truth, strain=False)
+
+
+MODELS: dict[str, Callable[[Truth], np.ndarray]] = {
+    "elastic": elastic,
+    "next-order": next_order,
+    "T and g": without_strain,
+}
 """What the program can fit."""
+BRIGHTER = 1e3
 
 
 def truth_of(lattice: str, reach: float, where: str, number: int, block: int = 0) -> Truth:
@@ -126,9 +171,10 @@ def _of_block(block: Block, q_min: float, q_max: float, number: int, *, one_phon
 
 def _truth(scatterer: Scatterer, points: Points) -> Truth:
     crystal = scatterer.lattice
-    structure = tensor_structure(point_group(crystal.point_group, crystal.cell, crystal.space_group))
+    group = point_group(crystal.point_group, crystal.cell, crystal.space_group)
+    structure = tensor_structure(group)
     constants = structure.constants(crystal.tensor)
-    return Truth(points, structure, constants, Conditions(TEMPERATURE, crystal.density))
+    return Truth(points, structure, constants, Conditions(TEMPERATURE, crystal.density), group)
 
 
 def ratio_errors(truth: Truth, found: np.ndarray) -> dict[str, float]:

@@ -3,9 +3,6 @@
 #define N_GRAM (N_COLUMNS * (N_COLUMNS + 1) / 2)
 #define N_SUMS (N_GRAM + 2)  // + half the deviance, + pixels below the floor
 
-// Per blob: node (3), shift of q (3), factor, baseline, floor of the model, τ, slope (3).
-#define BLOB_SIZE 13
-
 #if MOTION
 #define PLACE_BUFFERS \
     , __global const float *rows, __global const float *column_numbers, __global const float *cosines, \
@@ -32,11 +29,6 @@ INLINE vec3 shifted_q(__global const float *qx, __global const float *qy, __glob
     return q;
 }
 
-INLINE vec3 node_of(__global const float *b) {
-    vec3 node = {REAL(b[0]), REAL(b[1]), REAL(b[2])};
-    return node;
-}
-
 // b: what the blob has of its own. Padding, and pixels that are not used, have correction 0 and weigh nothing.
 INLINE void terms_of(vec3 q, real N, real kappa,
 #if BACKGROUND
@@ -47,7 +39,7 @@ INLINE void terms_of(vec3 q, real N, real kappa,
     float factor = b[6], baseline = b[7], floor_ = b[8];
     mask good = kappa > 0.0f;
     real k = WHERE(good, kappa, REAL(1.0f));
-    q = evaluate(q, good, node_of(b), tensor, n_max, model PLACE_VALUE);
+    q = evaluate(q, good, b, tensor, n_max, model PLACE_VALUE);
 
     real intensity = factor * model->s + baseline;
 #if SLOPE
@@ -97,12 +89,17 @@ INLINE void terms_of(vec3 q, real N, real kappa,
 }
 
 #if BLOCKED
-// Many columns: their sums do not fit a work-item's registers. The group puts the columns of TILE pixels into local memory,
-// √w c in double, and each work-item adds up a block of 4 × 4 sums over some of these pixels.
+// Many columns: their sums do not fit registers, but blocks of 4 × 4 of them do. The columns √w c of TILE pixels (on CPUs
+// vectors of pixels) are kept, and one block after the other is summed over them; on a GPU each work-item of the group has
+// a block and some of these pixels.
 #define BLOCKS ((N_COLUMNS + 3) / 4)
 #define TASKS (BLOCKS * (BLOCKS + 1) / 2)
+#if LOCAL == 1
+#define STRIDE (4 * BLOCKS)
+#else
 #define PARTS (LOCAL / TASKS)  // work-items that share a block, each with its part of the pixels
 #define STRIDE (4 * BLOCKS + 1)  // odd, against conflicts of banks
+#endif
 #endif
 
 // chunks: (blob, first pixel, number of pixels), the last two in multiples of VEC.
@@ -129,14 +126,59 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void gram(__global c
     terms_of(shifted_q(qx, qy, qz, b, i), LOAD(i, counts), LOAD(i, correction), BACKGROUND_AT(i) b, tensor, n_max, \
              &pixel PLACE_VALUE)
 
-#if BLOCKED
-    __local double tile[TILE * STRIDE];
-    double block[4][4] = {{0}};
-    double deviance = 0, low = 0;
+#if DOUBLE
+#define CENTRED(k) WIDE(pixel.model.columns[k])
+#else
+#define CENTRED(k) (pixel.model.columns[k] - (k < N_COLUMNS - 1 ? centres[blob * (N_COLUMNS - 1) + k] : 0.0f))
+#endif
+
+#if BLOCKED && LOCAL == 1
+    wide total[16 * TASKS], tile[TILE * STRIDE], deviance = 0, low = 0;
+    for (int k = 0; k < 16 * TASKS; ++k) total[k] = 0;
+    for (int k = 0; k < TILE * STRIDE; ++k) tile[k] = 0;
+    for (ulong start = first; start < first + count; start += TILE) {
+        int steps = first + count - start < TILE ? first + count - start : TILE;
+        for (int p = 0; p < steps; ++p) {
+            ulong i = start + p;
+            TERMS_AT(i);
+            wide root = WIDE(sqrt(pixel.weight));
+            for (int k = 0; k < N_COLUMNS; ++k) tile[p * STRIDE + k] = CENTRED(k) * root;
+            deviance += WIDE(pixel.half_deviance);
+            low += WIDE(WHERE(pixel.low, REAL(1.0f), REAL(0.0f)));
+        }
+        wide *block = total;
+        for (int row = 0; row < STRIDE; row += 4) {
+            for (int column = 0; column <= row; column += 4) {
+                wide sum[16];
+#pragma unroll
+                for (int k = 0; k < 16; ++k) sum[k] = block[k];
+                for (int p = 0; p < steps; ++p) {
+                    const wide *left = tile + p * STRIDE + row, *right = tile + p * STRIDE + column;
+#pragma unroll
+                    for (int k = 0; k < 16; ++k) sum[k] += left[k / 4] * right[k % 4];
+                }
+#pragma unroll
+                for (int k = 0; k < 16; ++k) block[k] = sum[k];
+                block += 16;
+            }
+        }
+    }
+    for (int k = 0; k < N_COLUMNS; ++k) {
+        for (int j = 0; j <= k; ++j) {
+            int row = k / 4, task = row * (row + 1) / 2 + j / 4;
+            sums[chunk * N_SUMS + k * (k + 1) / 2 + j] = lane_sum(total[16 * task + 4 * (k % 4) + j % 4]);
+        }
+    }
+    sums[chunk * N_SUMS + N_GRAM] = lane_sum(deviance);
+    sums[chunk * N_SUMS + N_GRAM + 1] = lane_sum(low);
+#elif BLOCKED
+    __local sum_t tile[TILE * STRIDE];
+    sum_t block[4][4] = {{0}};
+    sum_t deviance = 0, low = 0;
     size_t task = lane % TASKS, part = lane / TASKS;
     int row = (int)((sqrt(8.0f * task + 1.5f) - 1.0f) * 0.5f);  // of the triangle of blocks; a little more than exact
     int column = task - row * (row + 1) / 2;
-    __local double *own = tile + lane * STRIDE;
+    __local sum_t *own = tile + lane * STRIDE;
     for (int k = N_COLUMNS; k < STRIDE && lane < TILE; ++k) own[k] = 0;
     for (ulong start = first; start < first + count; start += TILE) {
         ulong i = start + lane;
@@ -145,7 +187,7 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void gram(__global c
                 TERMS_AT(i);
                 real root = sqrt(pixel.weight);
 #pragma unroll
-                for (int k = 0; k < N_COLUMNS; ++k) own[k] = pixel.model.columns[k] * root;
+                for (int k = 0; k < N_COLUMNS; ++k) own[k] = CENTRED(k) * root;
                 deviance += pixel.half_deviance;
                 low += pixel.low ? 1 : 0;
             } else {
@@ -155,8 +197,8 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void gram(__global c
         barrier(CLK_LOCAL_MEM_FENCE);
         if (part < PARTS) {
             for (int p = part; p < TILE; p += PARTS) {
-                __local const double *left = tile + p * STRIDE + 4 * row, *right = tile + p * STRIDE + 4 * column;
-                double l[4], r[4];
+                __local const sum_t *left = tile + p * STRIDE + 4 * row, *right = tile + p * STRIDE + 4 * column;
+                sum_t l[4], r[4];
 #pragma unroll
                 for (int k = 0; k < 4; ++k) {
                     l[k] = left[k];
@@ -177,12 +219,12 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void gram(__global c
         if (entry < 16) {
             int k = 4 * row + entry / 4, j = 4 * column + entry % 4;
             if (part == 0 && k < N_COLUMNS && j <= k) {
-                double total = 0;
+                sum_t total = 0;
                 for (int p = 0; p < PARTS; ++p) total += tile[p * TASKS + task];
                 sums[chunk * N_SUMS + k * (k + 1) / 2 + j] = total;
             }
         } else if (lane == 0) {
-            double total = 0;
+            sum_t total = 0;
             for (int p = 0; p < LOCAL; ++p) total += tile[p];
             sums[chunk * N_SUMS + N_GRAM + entry - 16] = total;
         }
@@ -194,14 +236,7 @@ __kernel __attribute__((reqd_work_group_size(LOCAL, 1, 1))) void gram(__global c
     for (ulong i = first + lane; i < first + count; i += LOCAL) {
         TERMS_AT(i);
         wide column[N_COLUMNS];
-        for (int k = 0; k < N_COLUMNS; ++k) {
-#if DOUBLE
-            column[k] = WIDE(pixel.model.columns[k]);
-#else
-            column[k] = pixel.model.columns[k];
-            if (k < N_COLUMNS - 1) column[k] -= centres[blob * (N_COLUMNS - 1) + k];
-#endif
-        }
+        for (int k = 0; k < N_COLUMNS; ++k) column[k] = CENTRED(k);
         wide w = WIDE(pixel.weight);
         int sum = 0;
 #pragma unroll
@@ -265,7 +300,7 @@ __kernel void intensity(__global const float *qx, __global const float *qy, __gl
         pixel_model model;
         FIND_PLACE(i)
         vec3 q = shifted_q(qx, qy, qz, b, i);
-        evaluate(q, q.x == q.x, node_of(b), tensor, n_max, &model PLACE_VALUE);
+        evaluate(q, q.x == q.x, b, tensor, n_max, &model PLACE_VALUE);
         STORE(model.s, i - offset / VEC, s);
     }
 }

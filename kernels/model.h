@@ -4,16 +4,24 @@
 // With ε the Voigt strain of (u, q), u = (Γ + n²a)⁻¹Q:  ∂S/∂C_IJ = −ε_I ε_J (doubled for I ≠ J); with the stress
 // σ = Cε as a 3×3 matrix, ∂S/∂Q = 2u at fixed q and ∂S/∂q = −2σu at fixed Q.
 //
+// Beyond the elastic limit Γ + T takes the place of Γ (or, EXPANDED, the inverse is expanded to first order in T), Q + Hq
+// that of Q, and all is multiplied by (1 + g·q)².  ∂S/∂T_ik = −u_i u_k, ∂S/∂H = the strain of (∂S/∂Q, q).
+//
 // Prepended by the host (see tds2el.model.source): VEC, DOUBLE, LOCAL; the columns, of which there are N_COLUMNS, in
-// their order: N_CONSTANTS, SCALE, TURNS, PLANES, BEAMS, LAMBDA, NODE, CENTRE, then S and 1, SLOPE, TAU, residual; MOTION
-// and BACKGROUND; RELATIVE_ERROR; and macros for the structure of the tensor at hand: CHRISTOFFEL(M, G) and STRESS(M, C)
-// give Γ and σ without the coefficients that are always 0, PRODUCTS(X) lists the products ε_I ε_J that some ∂S/∂p needs,
-// and DERIVATIVES(OUT) combines them.
+// their order: N_CONSTANTS, N_DISPERSION, SCALE, TURNS, PLANES, BEAMS, LAMBDA, NODE, CENTRE, FORM (∂S/∂g), INTERNAL
+// (∂S/∂H), then S and 1, SLOPE, TAU, residual; MOTION, BACKGROUND and EXPANDED; RELATIVE_ERROR; and macros for the structure
+// of the tensors at hand: CHRISTOFFEL(M, G, X) and STRESS(M, C, E) give Γ and σ without the coefficients that are always 0,
+// QUARTIC(M, T, X) gives T(q), PRODUCTS(X) lists the products ε_I ε_J that some ∂S/∂p needs, DERIVATIVES(OUT) combines
+// them, DISPERSIONS(OUT, W, X) gives ∂S/∂p of T, BENDING(OUT, T, W) contracts T with W, and BENDING_SLOPE(OUT, C, X)
+// differentiates the monomials that remain.
 
-#define AFTER_CONSTANTS (N_CONSTANTS + SCALE)
+#define AFTER_CONSTANTS (N_CONSTANTS + N_DISPERSION + SCALE)
 #define AFTER_GEOMETRY (AFTER_CONSTANTS + TURNS + PLANES + BEAMS + LAMBDA)
-#define SIGNAL (AFTER_GEOMETRY + 3 * NODE + 3 * CENTRE)
+#define OWN (AFTER_GEOMETRY + 3 * NODE)
+#define SIGNAL (OWN + 3 * CENTRE + 3 * FORM + 6 * INTERNAL)
 #define GRADIENT (AFTER_GEOMETRY > AFTER_CONSTANTS || NODE || CENTRE)
+// Where the coefficients of T begin behind those of C.
+#define QUARTICS 76
 
 typedef struct {
     real x, y, z;
@@ -75,6 +83,54 @@ INLINE vec3 solve(sym3 m, vec3 v) {
     u.z *= inverse;
     return u;
 }
+
+// m + s (a bᵀ + b aᵀ)
+INLINE sym3 plus_outer(sym3 m, float s, vec3 a, vec3 b) {
+    m.xx += 2.0f * s * a.x * b.x;
+    m.yy += 2.0f * s * a.y * b.y;
+    m.zz += 2.0f * s * a.z * b.z;
+    m.yz += s * (a.y * b.z + a.z * b.y);
+    m.xz += s * (a.x * b.z + a.z * b.x);
+    m.xy += s * (a.x * b.y + a.y * b.x);
+    return m;
+}
+
+#if N_DISPERSION
+// The monomials of 4th order of q, in the order of tds2el.crystal.dispersion.QUARTICS.
+INLINE void quartic_monomials(vec3 q, real *m) {
+    real xx = q.x * q.x, yy = q.y * q.y, zz = q.z * q.z, yz = q.y * q.z, xz = q.x * q.z, xy = q.x * q.y;
+    m[0] = xx * xx;
+    m[1] = yy * yy;
+    m[2] = zz * zz;
+    m[3] = xx * yy;
+    m[4] = xx * zz;
+    m[5] = yy * zz;
+    m[6] = xx * xy;
+    m[7] = xx * xz;
+    m[8] = xy * yy;
+    m[9] = yy * yz;
+    m[10] = xz * zz;
+    m[11] = yz * zz;
+    m[12] = xx * yz;
+    m[13] = xy * yz;
+    m[14] = xz * yz;
+}
+
+// Those of 3rd order: xxx yyy zzz xxy xxz xyy yyz xzz yzz xyz.
+INLINE void cubic_monomials(vec3 q, real *m) {
+    real xx = q.x * q.x, yy = q.y * q.y, zz = q.z * q.z;
+    m[0] = xx * q.x;
+    m[1] = yy * q.y;
+    m[2] = zz * q.z;
+    m[3] = xx * q.y;
+    m[4] = xx * q.z;
+    m[5] = yy * q.x;
+    m[6] = yy * q.z;
+    m[7] = zz * q.x;
+    m[8] = zz * q.y;
+    m[9] = q.x * q.y * q.z;
+}
+#endif
 
 // Γ(q) from its 6 × 6 coefficients: rows xx yy zz yz xz xy of Γ, columns the same products of q.
 INLINE sym3 christoffel(__constant const float *g, vec3 q) {
@@ -190,9 +246,17 @@ typedef struct {
 #define PLACE_VALUE
 #endif
 
-// `tensor`: 36 coefficients of Γ, the 36 entries of C, and a, t₀, t₁, t₂ of the quantum sum. Returns q at the current geometry and centre; a pixel that is
-// not used may lie where the model has its pole, and is evaluated elsewhere.
-INLINE vec3 evaluate(vec3 q, mask used, vec3 node, __constant const float *tensor, int n_max, pixel_model *out PLACE_ARGUMENT) {
+// Per blob: node (3), shift of q (3), factor, baseline, floor of the model, τ, slope (3), g (3), H (6).
+#define BLOB_SIZE 22
+#define BLOB_FORM 13
+#define BLOB_INTERNAL 16
+
+// b: what the blob has of its own. `tensor`: 36 coefficients of Γ, the 36 entries of C, a, t₀, t₁, t₂ of the quantum sum, and
+// the 6 × 15 coefficients of T. Returns q at the current geometry and centre; a pixel that is not used may lie where the
+// model has its pole, and is evaluated elsewhere.
+INLINE vec3 evaluate(vec3 q, mask used, __global const float *b, __constant const float *tensor, int n_max,
+                     pixel_model *out PLACE_ARGUMENT) {
+    vec3 node = {REAL(b[0]), REAL(b[1]), REAL(b[2])};
 #if MOTION
     vec3 lab, direction;
     real inverse;
@@ -202,13 +266,35 @@ INLINE vec3 evaluate(vec3 q, mask used, vec3 node, __constant const float *tenso
     q.y = WHERE(used, q.y, node.y);
     q.z = WHERE(used, q.z, node.z);
     vec3 Q = plus(node, REAL(1.0f), q);
-    sym3 gamma = christoffel(tensor, q);
+#if INTERNAL
+    __global const float *h = b + BLOB_INTERNAL;
+    sym3 mixing = {REAL(h[0]), REAL(h[1]), REAL(h[2]), REAL(h[3]), REAL(h[4]), REAL(h[5])};
+    Q = plus(Q, REAL(1.0f), times(mixing, q));
+#endif
+    sym3 gamma = christoffel(tensor, q), stiff = gamma;
+#if N_DISPERSION
+    real quartics[15];
+    quartic_monomials(q, quartics);
+    sym3 bent;
+    QUARTIC(bent, tensor + QUARTICS, quartics)
+    stiff.xx += bent.xx;
+    stiff.yy += bent.yy;
+    stiff.zz += bent.zz;
+    stiff.yz += bent.yz;
+    stiff.xz += bent.xz;
+    stiff.xy += bent.xy;
+#endif
+#if EXPANDED
+    sym3 inverted = gamma;
+#else
+    sym3 inverted = stiff;
+#endif
     float a = tensor[72], t0 = tensor[73], t1 = tensor[74], t2 = tensor[75];
 
     // With Q the Fourier amplitudes of the tail are E = strain(Q) and, in the same order, W = strain(t₁Q/2 + t₂ΓQ).
     real e[6], E[6], W[6];
     vec3 zero = {REAL(0.0f), REAL(0.0f), REAL(0.0f)};
-    vec3 u = solve(gamma, Q), v = times(gamma, Q);
+    vec3 u = solve(inverted, Q), v = times(stiff, Q);
     vec3 w = plus(plus(zero, REAL(0.5f * t1), Q), REAL(t2), v);
     strain(u, q, e);
     strain(Q, q, E);
@@ -218,19 +304,41 @@ INLINE vec3 evaluate(vec3 q, mask used, vec3 node, __constant const float *tenso
     real s = dot3(Q, u) + t0 * QQ + dot3(v, tail);
 #define FIRST(I, J) real M##I##J = E[I] * W[J] + W[I] * E[J] - e[I] * e[J];
     PRODUCTS(FIRST)
+#if N_DISPERSION
+    sym3 none = {REAL(0.0f), REAL(0.0f), REAL(0.0f), REAL(0.0f), REAL(0.0f), REAL(0.0f)};
+    sym3 weights = plus_outer(plus_outer(none, 1.0f, Q, w), -0.5f, u, u);  // ∂S/∂T
+#endif
 #if SCALE
     real scale = t0 * QQ + 2.0f * t1 * dot3(Q, v) + 3.0f * t2 * dot3(v, v);
 #endif
+#if GRADIENT || INTERNAL
+    // Half of ∂S/∂Q at fixed q.
+    vec3 by_big = plus(plus(u, REAL(t0), Q), REAL(1.0f), times(stiff, tail));
+#endif
 #if GRADIENT
-    // Half of ∂S/∂Q at fixed q, and of ∂S/∂q at fixed Q.
+    // Half of ∂S/∂q at fixed Q.
     __constant const float *c = tensor + 36;
-    vec3 by_big = plus(plus(u, REAL(t0), Q), REAL(1.0f), times(gamma, tail));
     vec3 by_small = plus(times(stress(c, E), w), REAL(1.0f), times(stress(c, W), Q));
     by_small = plus(by_small, REAL(-1.0f), times(stress(c, e), u));
 #endif
+#if EXPANDED
+    // −uᵀTu and its derivatives; for each term after that without T.
+    real f[6];
+    vec3 bend = times(bent, u), y = solve(inverted, bend);
+    strain(y, q, f);
+    s -= dot3(u, bend);
+#define FIRST_EXPANDED(I, J) M##I##J += e[I] * f[J] + f[I] * e[J];
+    PRODUCTS(FIRST_EXPANDED)
+#if GRADIENT || INTERNAL
+    by_big = plus(by_big, REAL(-1.0f), y);
+#endif
+#if GRADIENT
+    by_small = plus(plus(by_small, REAL(1.0f), times(stress(c, e), y)), REAL(1.0f), times(stress(c, f), u));
+#endif
+#endif
     for (int n = 1; n <= n_max; ++n) {
         float shift = a * n * n;
-        sym3 shifted = gamma;
+        sym3 shifted = inverted;
         shifted.xx += shift;
         shifted.yy += shift;
         shifted.zz += shift;
@@ -239,19 +347,77 @@ INLINE vec3 evaluate(vec3 q, mask used, vec3 node, __constant const float *tenso
         s += 2.0f * dot3(Q, u);
 #define NEXT(I, J) M##I##J -= 2.0f * e[I] * e[J];
         PRODUCTS(NEXT)
+#if N_DISPERSION
+        weights = plus_outer(weights, -1.0f, u, u);
+#endif
 #if SCALE
         scale += 2.0f * shift * dot3(u, u);
 #endif
-#if GRADIENT
+#if GRADIENT || INTERNAL
         by_big = plus(by_big, REAL(2.0f), u);
+#endif
+#if GRADIENT
         by_small = plus(by_small, REAL(-2.0f), times(stress(c, e), u));
 #endif
-    }
-    out->s = s;
-    DERIVATIVES(out->columns)
+#if EXPANDED
+        bend = times(bent, u);
+        y = solve(shifted, bend);
+        strain(y, q, f);
+        s -= 2.0f * dot3(u, bend);
+#define NEXT_EXPANDED(I, J) M##I##J += 2.0f * (e[I] * f[J] + f[I] * e[J]);
+        PRODUCTS(NEXT_EXPANDED)
 #if SCALE
-    out->columns[N_CONSTANTS] = scale;
+        scale -= 4.0f * shift * dot3(u, y);
 #endif
+#if GRADIENT || INTERNAL
+        by_big = plus(by_big, REAL(-2.0f), y);
+#endif
+#if GRADIENT
+        by_small = plus(plus(by_small, REAL(2.0f), times(stress(c, e), y)), REAL(2.0f), times(stress(c, f), u));
+#endif
+#endif
+    }
+#if N_DISPERSION && GRADIENT
+    real bending[15], cubics[10];
+    vec3 slope;
+    cubic_monomials(q, cubics);
+    BENDING(bending, tensor + QUARTICS, weights)
+    BENDING_SLOPE(slope, bending, cubics)
+    by_small = plus(by_small, REAL(0.5f), slope);
+#endif
+    DERIVATIVES(out->columns)
+#if N_DISPERSION
+    DISPERSIONS(out->columns + N_CONSTANTS, weights, quartics)
+#endif
+#if SCALE
+    out->columns[AFTER_CONSTANTS - 1] = scale;
+#endif
+#if INTERNAL && GRADIENT
+    by_small = plus(by_small, REAL(1.0f), times(mixing, by_big));
+#endif
+#if FORM
+    {
+        __global const float *g = b + BLOB_FORM;
+        real form = 1.0f + g[0] * q.x + g[1] * q.y + g[2] * q.z, whole = form * form, along = form * s;
+#pragma unroll
+        for (int k = 0; k < AFTER_CONSTANTS; ++k) out->columns[k] *= whole;
+        s *= whole;
+#if GRADIENT
+        vec3 slope_of_form = {REAL(g[0]), REAL(g[1]), REAL(g[2])};
+        by_small = plus(plus(zero, whole, by_small), along, slope_of_form);
+#endif
+#if GRADIENT || INTERNAL
+        by_big = plus(zero, whole, by_big);
+#endif
+        out->columns[OWN + 3 * CENTRE] = 2.0f * along * q.x;
+        out->columns[OWN + 3 * CENTRE + 1] = 2.0f * along * q.y;
+        out->columns[OWN + 3 * CENTRE + 2] = 2.0f * along * q.z;
+    }
+#endif
+#if INTERNAL
+    strain(plus(by_big, REAL(1.0f), by_big), q, out->columns + SIGNAL - 6);
+#endif
+    out->s = s;
 #if AFTER_GEOMETRY > AFTER_CONSTANTS
     {
         int column = AFTER_CONSTANTS;
@@ -285,9 +451,9 @@ INLINE vec3 evaluate(vec3 q, mask used, vec3 node, __constant const float *tenso
     out->columns[AFTER_GEOMETRY + 2] = -2.0f * by_small.z;
 #endif
 #if CENTRE
-    out->columns[SIGNAL - 3] = -2.0f * (by_big.x + by_small.x);
-    out->columns[SIGNAL - 2] = -2.0f * (by_big.y + by_small.y);
-    out->columns[SIGNAL - 1] = -2.0f * (by_big.z + by_small.z);
+    out->columns[OWN] = -2.0f * (by_big.x + by_small.x);
+    out->columns[OWN + 1] = -2.0f * (by_big.y + by_small.y);
+    out->columns[OWN + 2] = -2.0f * (by_big.z + by_small.z);
 #endif
     out->columns[SIGNAL] = s;
     out->columns[SIGNAL + 1] = REAL(1.0f);

@@ -33,6 +33,7 @@ known expansion heat_capacity
 profile_likelihood bootstrap
 bragg_scale bragg_prefix bragg_postfix
 bragg_normalisation_file bragg_attenuation
+model dispersion spot_gradient internal_strain dispersion_terms
 """
 
 

@@ -366,6 +366,14 @@ def _files(value: object) -> tuple[str, ...] | None:
     return names
 
 
+def _names(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not value:
+        raise _NotThisKind
+    return tuple(dict.fromkeys(_text(name) for name in value))
+
+
 def _spots(value: object) -> object:
     return value if value == "auto" else _reflections(value)
 
@@ -503,3 +511,4 @@ PROFILES = Kind('True, False or a list of constants, such as ["A11"]', _profiles
 ATTENUATION = Kind("a number of at least 1, or [number, sigma]", _attenuation)
 KNOWN = Kind('{"K_Reuss": [value, sigma, "isothermal" or "adiabatic"], …}, or None', _known)
 EXPANSION = Kind("one, three or six numbers, or None", _expansion)
+NAMES = Kind("a list of names, or None", _names)

@@ -143,6 +143,11 @@ class FitSettings:
     A_variables: tuple[Correction, ...] | None
     fit_centres: bool
     baseline: Literal["constant", "linear"]
+    model: Literal["elastic", "next-order"]
+    dispersion: bool
+    spot_gradient: bool
+    internal_strain: bool
+    dispersion_terms: tuple[str, ...] | None
     background_scale: Literal["monitor", "free"]
     reject: float | None
     spot_filter: dict[str, float] | None
@@ -320,6 +325,7 @@ def _load(input_file: str | Path, overrides: Sequence[str], command: Command, sw
     _check_sizes(values, where)
     check_sensor(values, where)
     _check_scale(values, where)
+    _check_model(values, where, warnings)
     return Settings(
         experiment=experiment_from_values(values) if _is_complete(values) else None,
         crystal=CrystalSettings(**_own(CrystalSettings, values)),
@@ -528,6 +534,32 @@ def _check_scale(values: Mapping[str, Any], where: Mapping[str, str]) -> None:
     if (values["expansion"] is None) != (values["heat_capacity"] is None):
         given, missing = ("expansion", "heat_capacity")[:: 1 if values["heat_capacity"] is None else -1]
         raise InputError(f"{where[given]}: {given} leads to adiabatic constants only with {missing}: give both")
+
+
+NEXT_ORDER = ("dispersion", "spot_gradient", "internal_strain")
+
+
+def _check_model(values: Mapping[str, Any], where: Mapping[str, str], warnings: list[str]) -> None:
+    """The terms beyond the elastic limit act together with it only, and need a fit."""
+    if values["model"] == "elastic":
+        idle = [name for name in (*NEXT_ORDER, "dispersion_terms") if where[name] != "default"]
+        if idle:
+            warnings.append(f'{where[idle[0]]}: {", ".join(idle)} without effect: model = "elastic" has no such terms')
+        return
+    if not any(values[name] for name in NEXT_ORDER):
+        raise InputError(
+            f'{where["model"]}: model = "next-order" without {", ".join(NEXT_ORDER)} is the elastic limit: set one of '
+            'them to True, or model = "elastic"'
+        )
+    if values["fitSpots"] and values["CGUESS"] is not None and not values["doMinimisation"]:
+        raise InputError(
+            f'{where["model"]}: model = "next-order" cannot be simulated, since its terms have no start values: set '
+            'doMinimisation = 1, or model = "elastic"'
+        )
+    if values["dispersion_terms"] is not None and not values["dispersion"]:
+        raise InputError(
+            f"{where['dispersion_terms']}: dispersion_terms needs dispersion = True: set it, or take the terms out"
+        )
 
 
 def _check_cell(values: Mapping[str, Any], where: Mapping[str, str]) -> None:

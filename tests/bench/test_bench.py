@@ -116,6 +116,17 @@ def test_the_elastic_limit_is_biased_at_the_usual_shells(tmp_path):
     assert "rock salt" in output
 
 
+def test_the_next_order_is_right_where_the_elastic_limit_is_not(tmp_path):
+    """Corundum, in which a strain moves both sublattices, on a scan's geometry, without noise."""
+    arguments = ("--lattices", "corundum", "--models", "next-order", "T and g", "--reaches", "0.15", "--points", "300")
+    result, _ = run(tmp_path, "validation.py", *arguments)
+    full = [row["worst"] for row in result["rows"] if row["model"] == "next-order"]
+    without = [row["worst"] for row in result["rows"] if row["model"] == "T and g"]
+    assert len(full) == len(without) == 2
+    assert max(full) < 0.15
+    assert max(without) > 0.2
+
+
 def xds_places(xparm, pixels, frame):
     """hkl (n, 3) of pixels (row, column), by what XDS writes about XPARM.XDS."""
     numbers = [float(word) for word in xparm.read_text().partition("\n")[2].split()]

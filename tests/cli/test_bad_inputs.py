@@ -210,6 +210,26 @@ def test_text_that_is_none(run, scan, name, value):
     assert_names(harvest_refused(run, scan), f"scan/input.par:{number}: {name} = {value!r}", "must be")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["dispersion=0", "spot_gradient=0", "internal_strain=0"], ["elastic limit", "model"]),
+        (["doMinimisation=0"], ["cannot be simulated", "doMinimisation = 1"]),
+        (["dispersion_terms=['T11_1111']", "dispersion=0"], ["dispersion_terms needs dispersion = True"]),
+        (["dispersion_terms=[]"], ["dispersion_terms", "a list of names"]),
+        (["dispersion_terms=['T11']"], ["dispersion_terms: T11 not free", "T11_1111", "without CGUESS lists all"]),
+        (["ascii_generators='1~'", "CGUESS='auto'"], ["90 terms of dispersion", "at most 30", "dispersion_terms"]),
+    ],
+)
+def test_terms_beyond_the_elastic_limit(run, scan, options, words):
+    common = ["model='next-order'", "doMinimisation=1", scan.guess()]
+    assert_names(fit_refused(run, scan, *common, *options), *words)
+
+
+def test_model(run, scan):
+    assert_names(fit_refused(run, scan, "model='quantum'"), "model", '"elastic" or "next-order"')
+
+
 def test_a_variables_of_another_length(run, scan):
     scan.append("input.par", "A_variables = [minimiser.Variable(0, 0, 0)] * 13")
     assert_names(harvest_refused(run, scan), "A_variables", "14 entries (r1, r2, r3, AA", "not 13")

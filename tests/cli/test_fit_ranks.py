@@ -77,6 +77,7 @@ CASES = {
     "centres": [],
     "geometry": ["A_variables={'r1': minimiser.Variable(0, -2, 2), 'dist': minimiser.Variable(0, -3, 3)}"],
     "everything": ["reject=4", "background_scale='free'", "baseline='linear'", "nred=2"],
+    "next order": ["model='next-order'", "dispersion_terms=['T11_1111', 'T33_3333']", "reject=5"],
     "simulation": ["doMinimisation=0", "visSim=1", "testSpot_N=16"],
 }
 

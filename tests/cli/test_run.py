@@ -416,3 +416,46 @@ def test_a_scan_without_bragg_peaks_is_suspected(run, scan):
     assert outcome.code == 0
     assert "no Bragg peak was seen" in outcome.err
     assert "direct beam at row 60.0, column 50.5; are the origins exchanged?" in outcome.err
+
+
+# Beyond the elastic limit
+
+
+def test_next_order_beside_the_elastic_limit(fitted, scan):
+    """The crystal is an elastic one: with both models the truth is found, and the run says how they compare."""
+    outcome, results = fitted("model='next-order'", "dispersion_terms=['T11_1111', 'T33_3333']", scan.guess())
+    for name, (value, sigma) in results.items():
+        assert abs(value - scan.truth[name]) <= 4 * sigma or sigma == 0, (name, value, sigma)
+    assert "model    next order: dispersion, gradients, internal strains" in outcome.out
+    for title in ("ELASTIC LIMIT AND NEXT ORDER, GPa", "DISPERSION T(q)", "GRADIENTS g", "INTERNAL STRAIN: H"):
+        assert title in outcome.out
+    with h5py.File(scan.folder / "tds2el_fit.h5") as file:
+        entry = file["entry"]
+        assert entry["conditions/model"].asstr()[()] == "next-order"
+        assert list(entry["next_order/dispersion/name"].asstr()) == ["T11_1111", "T33_3333"]
+        assert entry["next_order/gradient"].shape == (len(scan.spots), 3)
+        expected = entry["curve/expected"][()][entry["curve/used"][()]]
+        counts = entry["curve/counts"][()][entry["curve/used"][()]]
+        assert ((counts - expected) ** 2 / expected).sum() == pytest.approx(entry["statistics/chi2"][()], rel=1e-3)
+
+
+def test_next_order_beside_a_free_geometry(run, scan):
+    corrections = "A_variables={'r1': minimiser.Variable(0, -1, 1), 'AA': minimiser.Variable(0, -0.1, 0.1)}"
+    options = ("model='next-order'", "dispersion=0", "baseline='linear'", corrections, scan.guess())
+    outcome = run("scan/input.par", "--set", *FIT, *options)
+    assert outcome.code == 0, outcome.err
+    assert "constants fitted; converged in" in outcome.out
+    with h5py.File(scan.folder / "tds2el_fit.h5") as file:
+        constants, corrections = file["entry/constants"], file["entry/corrections"]
+        for name, value, sigma in zip(constants["name"].asstr(), constants["value"], constants["sigma"], strict=True):
+            assert abs(value - scan.truth[name]) <= 4 * sigma or name == "A11", (name, value, sigma)
+        assert list(corrections["status"].asstr())[:2] == ["fitted", "fitted"]
+        assert np.all(np.abs(corrections["correction"][()]) <= 4 * corrections["sigma"][()])
+
+
+def test_terms_without_their_model_are_a_warning_and_a_dry_run_lists_them(run, scan):
+    outcome = run("scan/input.par", "--set", *FIT[:2], "dispersion=1", "doMinimisation=0")
+    assert "dispersion without effect" in outcome.err
+    outcome = run("scan/input.par", "--set", *FIT[:2], "model='next-order'", "doMinimisation=0")
+    assert "The 18 terms of its dispersion" in outcome.out
+    assert "T23_1233" in outcome.out

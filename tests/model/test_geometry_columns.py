@@ -82,12 +82,13 @@ def _columns(found: Motion, **more):
     )  # fmt: skip
 
 
-def _difference(pixels, conditions, name, step):
+def _difference(pixels, conditions, name, step, **beyond):
     """∂S/∂p by central differences of the intensities of the numpy engine."""
     engine = NumpyEngine(pixels.points, Columns(np.zeros((0, 6, 6)), motion=True), conditions)
     values = []
     for s in (step, -step):
         state, _ = _state(pixels, {**MOVED, name: MOVED.get(name, 0.0) + s})
+        state = replace(state, **beyond)
         values.append(np.array([engine.intensity(state, b)[0] for b in range(len(pixels.node))]))
     return (values[0] - values[1]) / (2 * step)
 
@@ -116,6 +117,32 @@ def test_corrections(pixels, device, conditions, name):
         if name in PLACES:  # each pixel by itself, where the derivative is not near its zero
             large = np.abs(expected) > 0.05 * np.abs(expected).max()
             assert np.allclose(found[large], expected[large], rtol=20 * tolerance)
+
+
+def test_corrections_beyond_the_elastic_limit(pixels, device):
+    """Dispersion, gradient and internal strain change how the intensity depends on the geometry."""
+    random, n = np.random.default_rng(8), len(pixels.node)
+    basis = random.normal(size=(2, 6, 15))
+    beyond = {
+        "dispersion": 1e3 * basis.sum(axis=0),
+        "gradient": random.normal(size=(n, 3)),
+        "strain": 0.3 * random.normal(size=(n, 6)),
+    }
+    state, _ = _state(pixels, MOVED)
+    columns = _columns(state.motion, node=True, centre=True, dispersion=basis, gradient=True, strain=True)
+    start = columns.tensors + 1
+    exact, single = (
+        engine.evaluate(replace(state, **beyond)).gram[:, :, columns.signal + 1]
+        for engine in (
+            NumpyEngine(pixels.points, columns, CONDITIONS[0]),
+            OpenCLEngine(device, pixels.points, columns, CONDITIONS[0]),
+        )
+    )
+    for name in ("r1", "kappa", "d1", "det_origin_Y", "dist", "beam_tilt_angle", "lmbda"):
+        expected = _difference(pixels, CONDITIONS[0], name, {"lmbda": 1e-6}.get(name, 1e-4), **beyond)
+        column = start + state.motion.names.index(name)
+        for found, tolerance in ((exact, 1e-6), (single, 5e-3)):
+            assert np.abs(found[:, column] - expected).max() < tolerance * np.abs(expected).max(), name
 
 
 @pytest.mark.parametrize("conditions", CONDITIONS, ids=["300K", "20K"])

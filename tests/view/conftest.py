@@ -108,6 +108,7 @@ def _fit(**changes: object) -> FitFile:
             converged=True,
         ),
         corrections=None,
+        next_order=None,
         deviance=1.1e6,
         chi2=1.0e6,
         dof=1_000_000,

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from tds2el.errors import InputError
-from tds2el.fit.result import CorrectionTable
+from tds2el.fit.beyond import Comparison
+from tds2el.fit.read import NextOrderTable
+from tds2el.fit.result import CorrectionTable, DispersionTable
 from tds2el.view.page import typeset
 from tds2el.view.pictures import Picture
 from tds2el.view.report import report_html, write_report
@@ -106,6 +108,39 @@ def test_with_a_known_scale_all_is_in_gpa(make_fit):
     assert rows[0][:3] == ["Constant", "GPa", "σ in %"]
     assert rows[2][:2] == ["A33", "85.30(85)"]
     assert "atio to" not in html.replace("Ratio to the", "")
+
+
+def test_beyond_the_elastic_limit_both_models_are_shown(make_fit):
+    fit = make_fit()
+    n = len(fit.spots.label)
+    comparison = Comparison(
+        names=["A33", "A44"],
+        elastic=np.array([0.58, 0.23]),
+        beyond=np.array([0.60, 0.2312]),
+        sigma_elastic=np.array([0.002, 0.0005]),
+        sigma_beyond=np.array([0.004, 0.0011]),
+        shift=np.array([5.77, 1.22]),
+        probability=3e-8,
+        reference="A11",
+    )
+    dispersion = DispersionTable(
+        ["T11_1111", "T11_2222"],
+        np.array([-1200.0, 0.0]),
+        np.array([310.0, np.nan]),
+        np.array([False, True]),
+        np.eye(1),
+    )
+    gradient, sigma = np.full((n, 3), 0.25), np.full((n, 3), 0.11)
+    found = NextOrderTable(dispersion, gradient, sigma, None, None, comparison)
+    page = Page(report_html(dataclasses.replace(fit, next_order=found), []))
+    rows = page.table("The two models on the same points, as ratios to A11")
+    assert rows[1] == ["A33", "0.5800(20)", "0.6000(40)", "+5.8", "2.00"]
+    rows = page.table("Dispersion T, GPa Å² for q without 2π")
+    assert rows[1:] == [["T11_1111", "−1200(310)", "fitted"], ["T11_2222", "0", "held: not determined"]]
+    assert page.table("Gradients g of the amplitude, Å")[1][1:] == ["0.25(11)"] * 3
+    assert any(text.startswith("The elastic limit is biased for these data") for text in page.texts("p"))
+    assert "Beyond the elastic limit" not in Page(report_html(fit, [])).texts("h2")
+    assert "Beyond the elastic limit" in page.texts("h2")
 
 
 def test_corrections_have_a_table_and_their_course(make_fit):

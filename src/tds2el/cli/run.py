@@ -20,6 +20,7 @@ from tds2el.parallel import World
 
 if TYPE_CHECKING:
     from tds2el.crystal.cell import Cell
+    from tds2el.crystal.dispersion import DispersionStructure
     from tds2el.crystal.elasticity import TensorStructure
     from tds2el.crystal.symmetry import PointGroup
     from tds2el.crystal.thermal import Thermal
@@ -151,6 +152,7 @@ def _check_fit(settings: Settings, world: World) -> None:
     if settings.fit.CGUESS is not None:
         check_bragg(settings, constants_from_guess(settings.fit.CGUESS, structure))
         profiled(settings.fit, structure.names)
+        _dispersion(settings.fit, group)
         try_device(settings.fit.device, world)
 
 
@@ -173,9 +175,19 @@ def _thermal(settings: Settings, group: PointGroup) -> Thermal | None:
     return Thermal(crystal.Temperature, crystal.density, options.heat_capacity, expansion)
 
 
+def _dispersion(options: FitSettings, group: PointGroup) -> DispersionStructure | None:
+    """The terms of dispersion that are fitted."""
+    from tds2el.crystal.dispersion import dispersion_structure
+
+    if options.model == "elastic" or not options.dispersion:
+        return None
+    return dispersion_structure(group).selected(options.dispersion_terms)
+
+
 def _fit(
     settings: Settings, harvest: HarvestFile, quality_of_all: Callable[[], SpotQuality], world: World, team: Team | None
 ) -> None:
+    from tds2el.crystal.dispersion import dispersion_structure
     from tds2el.experiment.geometry import Geometry
     from tds2el.fit.bragg_scan import bragg_scale, check_bragg, constants_at_scale
     from tds2el.fit.context import FitContext
@@ -197,7 +209,8 @@ def _fit(
     group, structure = _symmetry(crystal, harvest.cell)
     thermal = _thermal(settings, group)
     if options.CGUESS is None:
-        log.info("%s", dry_run_text(structure))
+        terms = () if options.model == "elastic" else dispersion_structure(group).names
+        log.info("%s", dry_run_text(structure, terms))
         if options.doMinimisation:
             log.warning("doMinimisation = 1, but nothing was fitted: CGUESS is not given")
         return
@@ -207,6 +220,7 @@ def _fit(
     profiled(options, structure.names)
     if options.known is not None:
         constants = replace(constants, known=known_from_option(options.known, structure, harvest.cell, thermal))
+    dispersion = _dispersion(options, group)
     experiment = harvest.experiments[0]
     retuning = None
     if options.A_variables is not None:
@@ -239,6 +253,7 @@ def _fit(
                 density=crystal.density,
                 retuning=retuning,
                 fit_centres=centres,
+                dispersion=dispersion,
                 team=team,
                 started=lambda engine: log.info(
                     "%d points of %d spots on %s", data.points.sizes.sum(), len(data.blobs), engine.description
@@ -252,8 +267,8 @@ def _fit(
     def points_of(blobs: npt.NDArray[np.int64]) -> FitData:
         return fit_data(harvest, blobs, options.nred, pixels=pixels, team=team)
 
-    def information(blobs: npt.NDArray[np.int64]) -> Fit:  # for which no interval is needed
-        return fitted(points_of(blobs), replace(options, profile_likelihood=False, bootstrap=0))
+    def information(blobs: npt.NDArray[np.int64]) -> Fit:  # which the elastic limit tells well enough
+        return fitted(points_of(blobs), replace(options, model="elastic", profile_likelihood=False, bootstrap=0))
 
     def at_bragg_scale(data: FitData) -> tuple[BraggScale, Constants]:  # the device is free again when it returns
         first = fitted(data, replace(options, profile_likelihood=False, bootstrap=0))
@@ -276,6 +291,7 @@ def _fit(
         device=outcome.engine.description,
         temperature=crystal.Temperature,
         density=crystal.density,
+        model=options.model,
         quantum_term=quantum_term(result.tensor, harvest.delta_max, crystal.Temperature, crystal.density),
         direct_beam=Geometry(experiment).direct_beam(),
         shell=(harvest.delta_min, harvest.delta_max),

@@ -11,6 +11,7 @@ import numpy as np
 from tds2el.crystal.elasticity import indexing_notes
 from tds2el.crystal.symmetry import PointGroup
 from tds2el.crystal.thermal import Thermal
+from tds2el.fit.beyond import compare
 from tds2el.fit.parameters import Scale
 from tds2el.fit.result import FitResult
 from tds2el.harvest.quality import SpotQuality
@@ -82,6 +83,8 @@ class FitContext:
         Figures of the fitted spots from the harvest.
     thermal : Thermal or None
         What leads to adiabatic constants, where it was given.
+    model : str
+        "elastic" or "next-order".
     """
 
     group: PointGroup
@@ -107,6 +110,7 @@ class FitContext:
     reject: float | None = None
     quality: SpotQuality | None = None
     thermal: Thermal | None = None
+    model: str = "elastic"
 
 
 def constant_status(result: FitResult) -> list[str]:
@@ -167,7 +171,7 @@ def result_warnings(result: FitResult, context: FitContext) -> list[str]:
             f"the model falls below 0.05 of the mean counts at more than {percent(BELOW_FLOOR)} of the points of "
             f"{_spots(result, low)}: the negative baseline there hides something other than thermal diffuse scattering"
         )
-    warnings += [*_centre_warnings(result, context), *_correction_warnings(result)]
+    warnings += [*_centre_warnings(result, context), *_correction_warnings(result), *_next_order_warnings(result)]
     much = np.flatnonzero(spots.foreign > MUCH_FOREIGN * (spots.points + spots.foreign))
     if len(much):
         warnings.append(
@@ -259,12 +263,50 @@ def _correction_warnings(result: FitResult) -> list[str]:
     return warnings
 
 
+def _next_order_warnings(result: FitResult) -> list[str]:
+    """Terms beyond the elastic limit that are not determined, and whether that limit would have done."""
+    warnings: list[str] = []
+    found, spots = result.dispersion, result.spots
+    if found is not None and found.held.any():
+        names = [name for name, held in zip(found.names, found.held, strict=True) if held]
+        verb, them = ("is", "it") if len(names) == 1 else ("are", "them")
+        warnings.append(
+            f"{', '.join(names)} {verb} held at 0: the data do not determine {them}, alone or beside the other terms "
+            "of dispersion"
+        )
+    for what, sigma in (("gradient", spots.sigma_gradient), ("internal strain", spots.sigma_strain)):
+        held = np.flatnonzero(~spots.left_out & np.isnan(sigma).any(axis=1))
+        if np.isfinite(sigma).any() and len(held):
+            warnings.append(f"the {what} of {_spots(result, held)} is held at 0: their data do not determine it")
+    comparison = compare(result)
+    if comparison is not None and comparison.biased:
+        worst = comparison.worst
+        change = comparison.beyond[worst] / comparison.elastic[worst] - 1
+        warnings.append(
+            f"the elastic limit is biased for these data: beyond it {comparison.names[worst]} is "
+            f"{percent(abs(change))} {'larger' if change > 0 else 'smaller'}, by "
+            f"{abs(comparison.shift[worst]):.1f} σ of the difference; do not use elastic results of these shells"
+        )
+    elastic = result.elastic
+    if elastic is not None and not elastic.converged:
+        warnings.append("the elastic fit before this one did not converge: do not compare with it")
+    return warnings
+
+
 def result_notes(result: FitResult, context: FitContext) -> list[str]:
     """What the constants are, for whoever publishes them, one line each."""
     notes = ["The constants are isothermal: the energy-integrated intensity measures the isothermal response."]
     if may_be_piezoelectric(context.group):
         notes.append(
             "The crystal has no centre of symmetry: the constants are the piezoelectrically stiffened, effective ones."
+        )
+    if result.dispersion is not None and result.dispersion.gain is not None:
+        kept, other = ("expansion to first order in T", "full (Γ + T)⁻¹")
+        if not result.dispersion.expanded:
+            kept, other = other, kept
+        notes.append(
+            f"Dispersion nearly makes a mode unstable within the shells, so that both forms were tried: the {kept} is "
+            f"kept, since the deviance of the {other} is higher by {result.dispersion.gain:.4g}."
         )
     if result.corrections is not None:
         notes += [f"{note[0].upper()}{note[1:]}." for note in result.corrections.notes]

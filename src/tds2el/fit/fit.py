@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from tds2el.crystal.dispersion import DispersionStructure
 from tds2el.errors import InputError
 from tds2el.fit.clean import Cleaner, Usage, expected_counts
 from tds2el.fit.common import Common, SpotTerms, Values
@@ -75,11 +76,14 @@ def fit(
     density: float,
     retuning: Retuning | None = None,
     fit_centres: bool | None = None,
+    dispersion: DispersionStructure | None = None,
     team: Team | None = None,
     started: Callable[[Engine], None] | None = None,
     report: Callable[[Iteration], None] | None = None,
 ) -> Fit:
     """Fit constants, geometry and what each spot has of its own; without doMinimisation the constants stay.
+
+    Beyond the elastic limit the elastic fit comes first: it is where the other begins, and what it is compared with.
 
     Parameters
     ----------
@@ -87,13 +91,15 @@ def fit(
         With pixels, if `retuning` or ``settings.reject`` is given.
     constants : Constants
     settings : FitSettings
-        All but CGUESS, A_variables, nred and REPLICA, which have been seen to.
+        All but CGUESS, A_variables, nred, REPLICA and dispersion_terms, which have been seen to.
     temperature, density : float
         K and g/cm³.
     retuning : Retuning, optional
         Geometry and cell that are free or shifted.
     fit_centres : bool, optional
         Whether the offset of each spot's centre is fitted; by default ``settings.fit_centres``.
+    dispersion : DispersionStructure, optional
+        The terms of dispersion that are fitted, with ``settings.model`` "next-order" and ``settings.dispersion``.
     team : Team, optional
         Ranks that share the points, as `tds2el.fit.shared.HarvestShare`; by default this process has them all.
     started : callable, optional
@@ -105,35 +111,85 @@ def fit(
         constants = replace(constants, lower=constants.start, upper=constants.start)
         retuning = None if retuning is None else retuning.at_start()
     centre = settings.fit_centres if fit_centres is None else fit_centres
-    scale = constants.initial_scale(settings.scale)
     free_background = data.points.background and settings.background_scale == "free"
     terms = SpotTerms(centre, slope=settings.baseline == "linear", background=free_background)
-    common = Common(constants, scale, retuning, data.hkl, terms)
     conditions = Conditions(temperature, density, settings.relative_error)
-    engine: Engine
-    if team is None:
-        engine = make_engine(settings.device, data.points, common.columns, conditions)
-    else:
-        engine = shared_engine(team, settings.device, data, common.columns, conditions)
-    if started is not None:
-        started(engine)
-    minimiser = Minimiser(
-        engine,
-        data.points,
-        common,
-        conditions,
-        may_free_scale=settings.scale == "auto",
-        ftol=settings.ftol,
-        report=report,
-    )
-    cleaner = Cleaner(engine, data.points, settings.reject, settings.relative_error)
-    minimum, filtered, settled = _rounds(data, common, minimiser, cleaner, settings)
-    result = replace(result_of(minimum, data, cleaner.usage, filtered), unsettled=not settled)
+
+    def fitted(common: Common, before: _Outcome | None = None) -> _Outcome:
+        engine: Engine
+        if team is None:
+            engine = make_engine(settings.device, data.points, common.columns, conditions)
+        else:
+            engine = shared_engine(team, settings.device, data, common.columns, conditions)
+        if started is not None and before is None:
+            started(engine)
+        minimiser = Minimiser(
+            engine,
+            data.points,
+            common,
+            conditions,
+            may_free_scale=settings.scale == "auto",
+            ftol=settings.ftol,
+            report=report,
+        )
+        cleaner = Cleaner(engine, data.points, settings.reject, settings.relative_error)
+        minimum, filtered, settled = _rounds(data, common, minimiser, cleaner, settings, before)
+        result = replace(result_of(minimum, data, cleaner.usage, filtered), unsettled=not settled)
+        return _Outcome(engine, minimum, filtered, cleaner.usage, result)
+
+    common = Common(constants, constants.initial_scale(settings.scale), retuning, data.hkl, terms)
+    found = fitted(common)
+    if settings.model == "next-order":
+        terms = replace(terms, gradient=settings.spot_gradient, strain=settings.internal_strain)
+        elastic = replace(found, engine=None)
+        del found  # and its points on the device, before they are put there again
+
+        def beyond(start: _Outcome, *, expanded: bool) -> _Outcome:
+            chosen = dispersion if settings.dispersion else None
+            wider = Common(constants, common.scale, retuning, data.hkl, terms, chosen, expanded=expanded)
+            wider.geometry_held = common.geometry_held.copy()
+            return fitted(wider, start)
+
+        found = beyond(elastic, expanded=False)
+        if found.minimum.unstable:
+            full = replace(found, engine=None)
+            del found
+            found = beyond(elastic, expanded=True)
+            gain = _deviances_apart(full.result, found.result)
+            if gain < 0:
+                del found
+                found = beyond(full, expanded=False)
+            assert found.result.dispersion is not None
+            found = replace(
+                found,
+                result=replace(found.result, dispersion=replace(found.result.dispersion, gain=abs(gain))),
+            )
+        found = replace(found, result=replace(found.result, elastic=elastic.result))
+    minimum, n = found.minimum, len(found.minimum.common.fitted)
+    assert found.engine is not None
+    result = found.result
     if settings.doMinimisation:
-        engaged = Engaged(engine, data.points, conditions, settings.ftol, report)
+        engaged = Engaged(found.engine, data.points, conditions, settings.ftol, report)
         result = with_intervals(result, minimum, engaged, settings)
-    constants_only = minimum.system.hessians[:, : len(common.fitted), : len(common.fitted)]
-    return Fit(result, engine, data, minimum.state, cleaner.usage, constants_only, *_factors_of(minimum))
+    information = minimum.system.hessians[:, :n, :n]
+    return Fit(result, found.engine, data, minimum.state, found.usage, information, *_factors_of(minimum))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a fit with one model found."""
+
+    engine: Engine | None
+    minimum: Minimum
+    filtered: Mask
+    usage: Usage
+    result: FitResult
+
+
+def _deviances_apart(one: FitResult, other: FitResult) -> float:
+    """Deviance of one minus that of the other, over the spots that both used."""
+    used = ~one.spots.left_out & ~other.spots.left_out
+    return float((one.spots.deviance - other.spots.deviance)[used].sum())
 
 
 def _factors_of(minimum: Minimum) -> tuple[Array, Array]:
@@ -146,26 +202,29 @@ def _factors_of(minimum: Minimum) -> tuple[Array, Array]:
 
 
 def _rounds(
-    data: FitData, common: Common, minimiser: Minimiser, cleaner: Cleaner, settings: FitSettings
+    data: FitData,
+    common: Common,
+    minimiser: Minimiser,
+    cleaner: Cleaner,
+    settings: FitSettings,
+    before: _Outcome | None = None,
 ) -> tuple[Minimum, Mask, bool]:
-    """Fit, choose the points anew, and fit again until nothing changes.
+    """Fit, choose the points anew, and fit again until nothing changes; beginning where a fit with fewer terms ended.
 
     Returns also the spots whose chi² was too large, and whether nothing changed any more.
     """
     n = len(data.hkl)
-    filtered = np.zeros(n, dtype=bool)
+    filtered = np.zeros(n, dtype=bool) if before is None else before.filtered.copy()
     worst = (settings.spot_filter or {}).get("max_chi2", np.inf)
-    values: Values = common.start
-    offset = np.zeros((n, 3))
-    if common.terms.centre:
-        # The pixels of the Bragg peak say where the centre is, to begin with.
-        offset = np.where(np.isnan(data.peak), 0.0, data.peak)
-        far = np.linalg.norm(offset, axis=1) > 0.5 * data.points.q_max
-        offset[far] = 0.0
-    elif common.retuning is not None and len(common.geometry_names):
-        values = Values(values.constants, start_from_peaks(common.retuning, data))
-    state = State(np.eye(6), np.zeros(n), np.zeros(n), offset=offset if common.terms.centre else None)
-    cleaner.cut(common.placed(state, values))
+    if before is None:
+        values, state = _start(data, common)
+        cleaner.cut(common.placed(state, values))
+    else:
+        values, state = before.minimum.values, before.minimum.state
+        if len(values.dispersion) != len(common.dispersion_names):
+            values = replace(values, dispersion=common.start.dispersion)
+        cleaner.cut(state)
+        cleaner.reject(state)
     # While centres move or foreign points are in, the minimum is not worth the passes that it takes to reach.
     rough = common.terms.centre or bool(common.geometry_names) or settings.reject is not None
     minimum = minimiser.run(values, state, filtered, roughly=rough)
@@ -188,3 +247,18 @@ def _rounds(
     if (filtered | minimum.left_out).all():
         raise InputError("spot_filter: max_chi2 leaves no spot; raise it")
     return minimum, filtered, not changed
+
+
+def _start(data: FitData, common: Common) -> tuple[Values, State]:
+    """Where a fit begins: the user's values, with centres or geometry from the Bragg peaks."""
+    n = len(data.hkl)
+    values: Values = common.start
+    offset = np.zeros((n, 3))
+    if common.terms.centre:
+        # The pixels of the Bragg peak say where the centre is, to begin with.
+        offset = np.where(np.isnan(data.peak), 0.0, data.peak)
+        far = np.linalg.norm(offset, axis=1) > 0.5 * data.points.q_max
+        offset[far] = 0.0
+    elif common.retuning is not None and len(common.geometry_names):
+        values = replace(values, geometry=start_from_peaks(common.retuning, data))
+    return values, State(np.eye(6), np.zeros(n), np.zeros(n), offset=offset if common.terms.centre else None)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tds2el import __version__
 from tds2el.crystal.frames import standard_frame
 from tds2el.crystal.moduli import eigenvalues
+from tds2el.fit.beyond import compare
 from tds2el.fit.bragg import BraggScale
 from tds2el.fit.context import FitContext, constant_status, result_notes, result_warnings, scale_in_words
 from tds2el.fit.derived import DIMENSIONLESS, adiabatic_constants, averages_with_sigma, tensor_sigma
@@ -116,6 +117,8 @@ def write_fit_file(
             _write_profiles(entry, profiles)
             context = replace(context, inner_excess=profiles.radial.inner_excess(~result.spots.left_out))
         write_constants(entry, result, context)
+        if context.model == "next-order":
+            _write_next_order(entry, result)
         if result.corrections is not None:
             _write_corrections(entry, result.corrections)
         if result.bragg is not None:
@@ -190,6 +193,42 @@ def _write_bragg(entry: h5py.Group, found: BraggScale) -> None:
         if field.name != "flaw":
             name = "log_ratio_errors" if field.name == "sigma" else field.name
             _dataset(group, name, np.asarray(getattr(found, field.name), dtype=np.float64), "")
+
+
+def _write_next_order(entry: h5py.Group, result: FitResult) -> None:
+    """What was fitted beyond the elastic limit, and that limit beside it."""
+    group = _group(entry, "next_order", "NXcollection")
+    found, spots = result.dispersion, result.spots
+    if found is not None:
+        dispersion = _group(group, "dispersion", "NXcollection")
+        dispersion.attrs.update(frame="W", expanded=found.expanded)
+        _strings(dispersion, "name", found.names)
+        _dataset(dispersion, "value", found.value, "GPa*angstrom^2")
+        _dataset(dispersion, "sigma", found.sigma, "GPa*angstrom^2")
+        _dataset(dispersion, "held", found.held, "")
+        _dataset(dispersion, "covariance", found.covariance, "GPa^2*angstrom^4")
+        if found.gain is not None:
+            _dataset(dispersion, "gain", np.float64(found.gain), "")
+    for name, unit in (("gradient", "angstrom"), ("strain", "")):
+        if np.isfinite(getattr(spots, f"sigma_{name}")).any():
+            _dataset(group, name, getattr(spots, name), unit)
+            _dataset(group, f"{name}_errors", getattr(spots, f"sigma_{name}"), unit)
+    comparison = compare(result)
+    if comparison is None or result.elastic is None:
+        return
+    elastic = _group(group, "comparison", "NXcollection")
+    elastic.attrs.update(biased=comparison.biased, reference=comparison.reference or "")
+    _strings(elastic, "name", comparison.names)
+    unit = "GPa" if comparison.reference is None else ""
+    for name in ("elastic", "beyond", "sigma_elastic", "sigma_beyond"):
+        _dataset(elastic, name, getattr(comparison, name), unit)
+    _dataset(elastic, "shift", comparison.shift, "sigma of the difference")
+    for name, value in (
+        ("probability", comparison.probability),
+        ("elastic_deviance", result.elastic.deviance),
+        ("elastic_dof", result.elastic.dof),
+    ):
+        _dataset(elastic, name, np.asarray(value), "")
 
 
 def _write_corrections(entry: h5py.Group, found: CorrectionTable) -> None:
@@ -273,6 +312,7 @@ def write_provenance(entry: h5py.Group, result: FitResult, context: FitContext) 
 
     conditions = _group(entry, "conditions", "NXcollection")
     conditions["point_group"], conditions["system"] = context.group.name, context.group.system
+    conditions["model"] = context.model
     _dataset(conditions, "cell", np.array(context.group.cell.parameters), "angstrom, degrees")
     for name, value, unit in (
         ("temperature", context.temperature, "K"),

@@ -126,7 +126,7 @@ def _end(result: FitResult, minimum: Minimum, engaged: Engaged, index: int, sign
 def _rise(minimum: Minimum, engaged: Engaged, index: int, value: float) -> float:
     """By how much the deviance rises when a constant is held at a value and all else is fitted again."""
     common = copy(minimum.common)
-    common.geometry_held = common.geometry_held.copy()
+    common.geometry_held, common.dispersion_held = common.geometry_held.copy(), common.dispersion_held.copy()
     constants, place = common.constants, int(np.flatnonzero(common.fitted == index)[0])
     # What a Gaussian likelihood expects of the others.
     covariance = np.linalg.pinv(minimum.system.hessian, hermitian=True)

@@ -14,6 +14,8 @@ from tds2el.errors import InputError
 from tds2el.fit.common import Common, Values
 from tds2el.fit.parameters import Scale
 from tds2el.fit.separable import Own, System, eliminate, tells_apart
+from tds2el.fit.spot_parameters import SpotParameters
+from tds2el.fit.stiffness import largest_effect, softening_of
 from tds2el.model.engine import Conditions, Engine, Points, State, Sums
 from tds2el.model.quantum import quantum_term
 
@@ -36,15 +38,14 @@ SOFTEST = 0.25
 DEGENERATE = 1e-10
 """Lowest eigenvalue of the scaled Fisher matrix below which the data do not determine the constants."""
 UNDETERMINED = 1e-8
-"""The same for corrections of the geometry, whose columns cancel to single precision."""
+"""The same for corrections of the geometry, whose columns cancel to single precision, and for terms of dispersion."""
+WORST_TERM = 0.5
+"""σ of a term of dispersion, as the relative change of some mode's stiffness at the outer radius, beyond which the data
+do not determine it."""
 SCALE_SIGMA = 0.02
 SCALE_QUANTUM = 0.1
-LONGEST_MOVE = 0.25
-"""Most that a centre moves in one step, as a fraction of the inner radius of the shells: S is not linear beyond."""
-LONGEST_WAY = 0.5
-"""Most that it moves in one run; then the points that are cut out round it must be chosen anew."""
-WORST_CENTRE = 0.5
-"""σ of a centre, as a fraction of the inner radius, beyond which its data do not say where it is."""
+UNSTABLE = 0.5
+"""Part of some mode's stiffness that dispersion leaves at the outer radius, below which (Γ + T)⁻¹ nears its pole."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,15 @@ class Minimum:
     at_bound : ndarray of bool, shape (len(common.names),)
     left_out : ndarray of bool, shape (n_blobs,)
         Spots whose factor is not positive, or whose data do not tell factor and baseline apart.
-    centre_held : ndarray of bool, shape (n_blobs,)
-        Spots whose data do not say where their centre is.
+    held : ndarray of bool, shape (n_blobs, own)
+        Which of the spots' own parameters keep their value, since the data do not determine them.
     on_the_way : bool
         Whether a centre wanted to move farther than one run lets it.
     iterations : list of Iteration
     converged : bool
+    unstable : bool
+        Whether dispersion softens some mode so much within the shells that its next order would count too, or was kept
+        from doing so.
     """
 
     values: Values
@@ -90,10 +94,17 @@ class Minimum:
     common: Common
     at_bound: Mask
     left_out: Mask
-    centre_held: Mask
+    held: Mask
     on_the_way: bool
     iterations: list[Iteration]
     converged: bool
+    unstable: bool = False
+
+    @property
+    def centre_held(self) -> Mask:
+        """Spots whose centre is not fitted, (n_blobs,)."""
+        centre = Own.of(self.common.columns).centre
+        return np.ones(len(self.held), dtype=bool) if centre is None else self.held[:, centre.start]
 
 
 class Minimiser:
@@ -131,8 +142,7 @@ class Minimiser:
         self._tolerance = DECREASE * ftol / 1e-5
         self._report = report
         self._iterations: list[Iteration] = []
-        self._own = Own.of(common.columns)
-        self._reach = max(points.q_min, 0.1 * points.q_max)
+        self._spots = SpotParameters(points, common)
 
     def run(
         self,
@@ -149,8 +159,8 @@ class Minimiser:
         values : Values, optional
             Where to begin; by default the user's start values.
         state : State, optional
-            The spots' own parameters to begin with; by default factor and baseline come from linear least squares, and
-            of the rest only `offset` is used.
+            The spots' own parameters to begin with, from the same terms or fewer; by default factor and baseline come
+            from linear least squares, and of the rest only `offset` is used.
         left_out : ndarray of bool, shape (n_blobs,), optional
             Spots that must not be used.
         roughly : bool
@@ -167,20 +177,23 @@ class Minimiser:
         state, sums = self._start(values, state)
         begun, first = state.offset, len(self._iterations)
         left_out = barred.copy()
-        centre_held = self._lost_centres(sums, state, values)
-        damping, returns, predicted_before = 0.0, 0, np.nan
-        converged = too_soft = False
-        self._hold_undetermined(sums, state, values, left_out | self._unusable(sums, state), centre_held)
+        held = self._undetermined_own(sums, state, values)
+        kept = self._spots.without_held(state, held)
+        if kept is not state:
+            state, sums = kept, self._engine.evaluate(kept)
+        damping, returns, choices, predicted_before = 0.0, 0, 0, np.nan
+        converged = too_soft = bent = False
+        self._hold_undetermined(sums, state, values, left_out | self._unusable(sums, state), held)
         unusable = self._unusable(sums, state)
         poor = unusable.all() or bool(
-            self._weakest(self._system(sums, state, values, unusable, np.where(centre_held, np.inf, 0.0)))
+            self._weakest(self._system(sums, state, values, unusable, np.where(held, np.inf, 0.0)))
         )
         most = ROUGH_PASSES if roughly else MAX_PASSES
         while not converged and len(self._iterations) - first < most:
             # Monotonic, so that the deviance is one function until the fit converges.
             left_out |= self._unusable(sums, state)
-            centre_damping = np.where(centre_held, np.inf, 0.0)
-            system = self._system(sums, state, values, left_out, centre_damping)
+            softening = np.where(held, np.inf, 0.0)
+            system = self._system(sums, state, values, left_out, softening)
             step, predicted = self._step(system, values)
             enough = ROUGH * float(sums.deviance[~left_out].sum()) if roughly else self._tolerance
             # What this step will leave, as the steps before promise; a pass that finds nothing to do is spared.
@@ -189,16 +202,19 @@ class Minimiser:
             last = remains < max(enough, self._tolerance)
             # The last step is not damped, unless it would soften the tensor too much.
             if damping and (too_soft or not last):
-                system = self._system(sums, state, values, left_out, centre_damping, damping)
+                system = self._system(sums, state, values, left_out, softening, damping)
                 step, _ = self._step(system, values)
-            # Centres that would move too far are damped, each by itself.
-            while len(far := self._too_far(state, system.spot_step(step), begun, left_out)):
-                centre_damping[far] = np.where(centre_damping[far] > 1e6, np.inf, 10 * centre_damping[far] + 0.1)
-                system = self._system(sums, state, values, left_out, centre_damping, damping)
+            # What a spot has of its own and would move too far is damped by itself.
+            while (far := self._spots.too_far(state, system.spot_step(step), begun)).any():
+                softening[far] = np.where(softening[far] > 1e6, np.inf, 10 * softening[far] + 0.1)
+                system = self._system(sums, state, values, left_out, softening, damping)
                 step, _ = self._step(system, values)
             trial_values = common.moved(values, step)
-            trial = self._trial(state, trial_values, system.spot_step(step))
+            trial = common.placed(self._spots.moved(state, system.spot_step(step)), trial_values)
             too_soft = bool(eigvalsh(trial.tensor, state.tensor)[0] < SOFTEST)
+            if self._bends and not too_soft:
+                too_soft = softening_of(trial, state, self._points.q_max) < SOFTEST
+                bent |= too_soft
             if too_soft:
                 damping = max(10 * damping, 1e-3)
                 continue
@@ -220,10 +236,20 @@ class Minimiser:
             if converged and usable_again.any() and returns < MAX_RETURNS:
                 left_out &= ~usable_again
                 converged, returns = False, returns + 1
-            if converged and self._hold_undetermined(sums, state, values, left_out, centre_held):
-                converged = False
-        on_the_way = bool(self._far_from_start(state, begun)[~left_out].any())
-        system = self._system(sums, state, values, left_out, np.where(centre_held, np.inf, 0.0))
+            # Elsewhere the data may have told less of the dispersion, or more.
+            anew = choices < MAX_RETURNS
+            if converged and self._hold_undetermined(sums, state, values, left_out, held, anew=anew):
+                converged, choices = False, choices + 1
+                if values.dispersion[common.dispersion_held].any():
+                    values = replace(values, dispersion=np.where(common.dispersion_held, 0.0, values.dispersion))
+                    state = common.placed(state, values)
+                    sums = self._engine.evaluate(state)
+        on_the_way = bool(self._spots.far_from_start(state, begun)[~left_out].any())
+        system = self._system(sums, state, values, left_out, np.where(held, np.inf, 0.0))
+        unstable = bent and not converged
+        if self._bends:
+            limit = replace(state, dispersion=None)
+            unstable |= softening_of(state, limit, self._points.q_max) < UNSTABLE
         if not roughly:
             self._check_determined(system, astray=not converged and not poor)
         return Minimum(
@@ -234,89 +260,61 @@ class Minimiser:
             common=common,
             at_bound=self._at_bound(values, system),
             left_out=left_out,
-            centre_held=centre_held,
+            held=held,
             on_the_way=on_the_way,
             iterations=self._iterations,
             converged=converged,
+            unstable=unstable,
         )
+
+    @property
+    def _bends(self) -> bool:
+        """Whether dispersion can make a mode unstable."""
+        return self._common.dispersion is not None and not self._common.expanded
 
     def _start(self, values: Values, given: State | None) -> tuple[State, Sums]:
         """Factor and baseline by linear least squares, from a flat model, unless they are given."""
         points, terms, n = self._points, self._common.terms, len(self._points.nodes)
         if given is not None and np.any(given.factor):
-            state = self._common.placed(given, values)
+            state = self._spots.completed(self._common.placed(given, values))
             sums = self._engine.evaluate(state)
             self._record(float(sums.deviance.sum()), np.inf, 0.0, True, values)
             return state, sums
-        flat = self._common.placed(
-            State(
-                np.eye(6),
-                np.zeros(n),
-                (points.mean_counts - points.mean_background) / points.mean_correction,
-                slope=np.zeros((n, 3)) if terms.slope else None,
-                background=np.ones(n) if points.background else None,
-                offset=None if given is None else given.offset,
-            ),
-            values,
+        flat = self._spots.completed(
+            self._common.placed(
+                State(
+                    np.eye(6),
+                    np.zeros(n),
+                    (points.mean_counts - points.mean_background) / points.mean_correction,
+                    slope=np.zeros((n, 3)) if terms.slope else None,
+                    background=np.ones(n) if points.background else None,
+                    offset=None if given is None else given.offset,
+                ),
+                values,
+            )
         )
-        if terms.centre and flat.offset is None:
-            flat = replace(flat, offset=np.zeros((n, 3)))
         sums = self._engine.evaluate(flat)
-        found = self._eliminate(sums, flat, values, np.full(n, np.inf))
+        found = self._eliminate(sums, flat, values, self._spots.all_but_linear)
         self._record(float(sums.deviance.sum()), np.inf, 0.0, True, values)
-        state = self._with_own(flat, found.linear)
+        state = self._spots.moved(flat, found.linear)
         sums = self._engine.evaluate(state)
         self._record(float(sums.deviance.sum()), np.inf, 0.0, True, values)
         return state, sums
 
-    def _trial(self, state: State, values: Values, own: Array) -> State:
-        return self._common.placed(self._with_own(state, own), values)
-
-    def _with_own(self, state: State, step: Array) -> State:
-        """The state after steps of the spots' own parameters (n_blobs, own)."""
-        own = self._own
-        changes = {"factor": state.factor + step[:, 0], "baseline": state.baseline + step[:, 1]}
-        if own.slope is not None and state.slope is not None:
-            changes["slope"] = state.slope + step[:, own.slope]
-        if own.background is not None and state.background is not None:
-            changes["background"] = state.background + step[:, own.background]
-        if own.centre is not None and state.offset is not None:
-            changes["offset"] = state.offset + step[:, own.centre]
-        return replace(state, **changes)  # type: ignore[arg-type]
-
-    def _eliminate(
-        self, sums: Sums, state: State, values: Values, centre_damping: Array, damping: float = 0.0
-    ) -> System:
+    def _eliminate(self, sums: Sums, state: State, values: Values, softening: Array, damping: float = 0.0) -> System:
         transform = self._common.transform(values)
-        found = eliminate(sums, state, self._common.columns, transform, damping, centre_damping)
+        found = eliminate(sums, state, self._common.columns, transform, damping, softening, self._spots.strains)
         if self._common.constants.known is None:
             return found
         score, hessian = self._common.of_known(values)
         hessian[np.diag_indices_from(hessian)] *= 1 + damping
         return replace(found, known=(score, hessian))
 
-    def _lost_centres(self, sums: Sums, state: State, values: Values) -> Mask:
-        """Spots whose data do not say where their centre is: these keep it."""
-        n_blobs = len(state.factor)
-        if self._own.centre is None:
-            return np.ones(n_blobs, dtype=bool)
-        own = self._eliminate(sums, state, values, np.zeros(n_blobs)).inverse[:, self._own.centre, self._own.centre]
-        worst = np.sqrt(np.maximum(np.linalg.eigvalsh(own)[:, -1], 0.0))
-        return np.asarray((worst > WORST_CENTRE * self._reach) | (state.factor <= 0))
-
-    def _too_far(self, state: State, step: Array, begun: Array | None, left_out: Mask) -> npt.NDArray[np.int64]:
-        """Spots whose centres would move too far at once, or in all."""
-        if self._own.centre is None or state.offset is None or begun is None:
-            return np.zeros(0, dtype=np.int64)
-        move = step[:, self._own.centre]
-        long = np.linalg.norm(move, axis=1) > LONGEST_MOVE * self._reach
-        long |= np.linalg.norm(state.offset + move - begun, axis=1) > LONGEST_WAY * self._reach
-        return np.flatnonzero(long & np.any(move != 0, axis=1))
-
-    def _far_from_start(self, state: State, begun: Array | None) -> Mask:
-        if state.offset is None or begun is None:
-            return np.zeros(len(state.factor), dtype=bool)
-        return np.asarray(np.linalg.norm(state.offset - begun, axis=1) > 0.8 * LONGEST_WAY * self._reach)
+    def _undetermined_own(self, sums: Sums, state: State, values: Values) -> Mask:
+        """Which of the spots' own parameters their data do not determine, (n_blobs, own)."""
+        return self._spots.undetermined(
+            state, lambda softening: self._eliminate(sums, state, values, softening).inverse
+        )
 
     def _unusable(self, sums: Sums, state: State) -> Mask:
         """Spots whose factor is not positive, or whose data do not tell factor and baseline apart."""
@@ -325,13 +323,13 @@ class Minimiser:
         return ~tells_apart(block) | (state.factor <= 0)
 
     def _system(
-        self, sums: Sums, state: State, values: Values, left_out: Mask, centre_damping: Array, damping: float = 0.0
+        self, sums: Sums, state: State, values: Values, left_out: Mask, softening: Array, damping: float = 0.0
     ) -> System:
         if left_out.all():
             raise InputError(
                 "no spot shows a halo that falls off like thermal diffuse scattering: check geometry, hkl and mask"
             )
-        return self._eliminate(sums, state, values, centre_damping, damping).without(left_out)
+        return self._eliminate(sums, state, values, softening, damping).without(left_out)
 
     def _step(self, system: System, values: Values) -> tuple[Array, float]:
         """Bounded step of the fitted parameters, and the decrease of the deviance that the model predicts."""
@@ -366,33 +364,50 @@ class Minimiser:
         if reached <= SCALE_QUANTUM:
             return False
         transform = common.with_scale(values)
-        hessian = eliminate(sums, state, common.columns, transform).without(left_out).hessian
+        found = eliminate(sums, state, common.columns, transform, strains=self._spots.strains)
+        hessian = found.without(left_out).hessian
         if np.linalg.cond(hessian) > 1 / np.finfo(float).eps or np.linalg.inv(hessian)[-1, -1] >= SCALE_SIGMA**2:
             return False
         common.scale = Scale.FREE
         return True
 
-    def _hold_undetermined(self, sums: Sums, state: State, values: Values, left_out: Mask, centre_held: Mask) -> bool:
-        """Hold corrections that the data do not determine, alone or in a combination; says whether it did."""
-        common, changed = self._common, False
-        centre_damping = np.where(centre_held, np.inf, 0.0)
-        while (~common.geometry_held).any() and not left_out.all():
-            hessian = self._eliminate(sums, state, values, centre_damping).without(left_out).hessian
-            unit = _unit(hessian)
-            lowest, vectors = np.linalg.eigh(hessian * np.outer(unit, unit))
-            constants = len(common.fitted)
-            dead = np.flatnonzero(np.diag(hessian) <= 0)
-            if len(dead) and dead[-1] >= constants:
-                culprit = int(dead[-1])
-            elif lowest[0] < UNDETERMINED and np.abs(vectors[constants:, 0]).max() > 0.1:
-                weights = np.abs(vectors[constants:, 0])
-                culprit = constants + int(np.flatnonzero(weights > 0.3 * weights.max())[-1])
-            else:
+    def _hold_undetermined(
+        self, sums: Sums, state: State, values: Values, left_out: Mask, held: Mask, *, anew: bool = False
+    ) -> bool:
+        """Hold terms of dispersion and corrections that the data do not determine; says whether it changed anything.
+
+        With `anew` terms that were held before may be fitted again.
+        """
+        common = self._common
+        before = common.held
+        if anew:
+            common.dispersion_held[:] = False
+        softening = np.where(held, np.inf, 0.0)
+        while (~common.held).any() and not left_out.all():
+            hessian = self._eliminate(sums, state, values, softening).without(left_out).hessian
+            culprit = self._undetermined(hessian, state)
+            if culprit is None:
                 break
-            free = np.flatnonzero(~common.geometry_held)
-            common.geometry_held[free[culprit - constants]] = True
-            changed = True
-        return changed
+            common.hold(culprit - len(common.fitted))
+        return not np.array_equal(before, common.held)
+
+    def _undetermined(self, hessian: Array, state: State) -> int | None:
+        """The place of a term or a correction that the data do not determine, alone or in a combination."""
+        unit, constants = _unit(hessian), len(self._common.fitted)
+        lowest, vectors = np.linalg.eigh(hessian * np.outer(unit, unit))
+        dead = np.flatnonzero(np.diag(hessian) <= 0)
+        if len(dead) and dead[-1] >= constants:
+            return int(dead[-1])
+        weights = np.abs(vectors[constants:, 0])
+        if lowest[0] < UNDETERMINED and weights.max() > 0.1:
+            return constants + int(np.flatnonzero(weights > 0.3 * weights.max())[-1])
+        free = np.flatnonzero(~self._common.dispersion_held)
+        if self._common.dispersion is None or not len(free) or lowest[0] <= 0:
+            return None
+        sigma = unit * np.sqrt(((vectors / lowest) * vectors).sum(axis=1))
+        effects = [largest_effect(term, state, self._points.q_max) for term in self._common.dispersion.basis[free]]
+        worst = sigma[constants : constants + len(free)] * effects
+        return constants + int(worst.argmax()) if worst.max() > WORST_TERM else None
 
     def _weakest(self, system: System) -> list[str]:
         """The parameters in a combination that the data do not determine, if there is one."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from tds2el import __version__
 from tds2el.crystal.frames import standard_frame
+from tds2el.fit.beyond import compare
 from tds2el.fit.context import FitContext, constant_status, result_notes, result_warnings, scale_in_words
 from tds2el.fit.result import FitResult
 from tds2el.fit.scale_report import adiabatic_table, bragg_table, known_table
@@ -39,6 +40,7 @@ def write_parametri(path: Path, result: FitResult, context: FitContext) -> None:
             *_constants(result, context),
             *_beside(result, context),
             "",
+            *_next_order(result),
             *_corrections(result),
             *_spots(result),
             "",
@@ -94,6 +96,29 @@ def _beside(result: FitResult, context: FitContext) -> list[str]:
     return [f"# {line}" for section in sections if section for line in section.splitlines()]
 
 
+def _next_order(result: FitResult) -> list[str]:
+    """The elastic limit for comparison, and the coefficients of dispersion."""
+    lines, found = [], compare(result)
+    if found is not None:
+        what = "GPa" if found.reference is None else f"ratios to {found.reference}"
+        lines.append(
+            f"# elastic limit of the same points, {what}; shift to the constants above in sigma of the difference"
+        )
+        lines += [
+            f"# {name:>9} {with_error(found.elastic[n], found.sigma_elastic[n]):>14}   shift {found.shift[n]:+.2f}"
+            for n, name in enumerate(found.names)
+        ]
+    terms = result.dispersion
+    if terms is not None:
+        form = ", first order of an expansion" if terms.expanded else ""
+        lines.append(f"# dispersion, GPa angstrom^2, q without 2 pi{form}: coefficient, sigma")
+        lines += [
+            f"# {name:>9} {value:14.7g} {'held' if held else format(sigma, '10.3g')}"
+            for name, value, sigma, held in zip(terms.names, terms.value, terms.sigma, terms.held, strict=True)
+        ]
+    return [*lines, ""] if lines else []
+
+
 def _corrections(result: FitResult) -> list[str]:
     """Corrected values of geometry and cell, which a conf_file takes."""
     found = result.corrections
@@ -132,4 +157,11 @@ def _spots(result: FitResult) -> list[str]:
             sigma = " ".join(f"{x:.7f}" for x in spots.sigma_offset[n])
             distance = float(np.linalg.norm(spots.offset[n] - spots.peak[n]))
             lines.append(f"# {h:4d} {k:4d} {l:4d} {spots.angle[n]:10.3f}   {offset}   {sigma}   {distance:.7f}")
+    for name, what in (("gradient", "gradients, angstrom, x y z"), ("strain", "internal strains, xx yy zz yz xz xy")):
+        errors = getattr(spots, f"sigma_{name}")
+        if np.isfinite(errors).any():
+            lines.append(f"# {what}: {'h':>4} {'k':>4} {'l':>4} {'angle':>10}   values   sigma (nan: held at 0)")
+            for n, (h, k, l) in enumerate(spots.hkl):
+                both = "   ".join(" ".join(f"{x:.6g}" for x in row) for row in (getattr(spots, name)[n], errors[n]))
+                lines.append(f"# {h:4d} {k:4d} {l:4d} {spots.angle[n]:10.3f}   {both}")
     return lines

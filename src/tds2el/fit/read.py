@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el.errors import InputError
+from tds2el.fit.beyond import Comparison
 from tds2el.fit.bragg import BraggScale
 from tds2el.fit.derived import AVERAGES
 from tds2el.fit.fit_file import FORMAT, FORMAT_VERSION
 from tds2el.fit.profiles import Profile, Profiles, Pulls
-from tds2el.fit.result import CorrectionTable
+from tds2el.fit.result import CorrectionTable, DispersionTable
 
 if TYPE_CHECKING:
     import h5py
@@ -132,6 +133,28 @@ class IterationTable:
 
 
 @dataclass(frozen=True)
+class NextOrderTable:
+    """What was fitted beyond the elastic limit, and that limit beside it; see `tds2el.fit.beyond.Comparison`.
+
+    Attributes
+    ----------
+    dispersion : DispersionTable or None
+    gradient, sigma_gradient : ndarray, shape (spots, 3), or None
+        Å; NaN where it is held at 0.
+    strain, sigma_strain : ndarray, shape (spots, 6), or None
+        xx yy zz yz xz xy.
+    comparison : Comparison or None
+    """
+
+    dispersion: DispersionTable | None
+    gradient: Array | None
+    sigma_gradient: Array | None
+    strain: Array | None
+    sigma_strain: Array | None
+    comparison: Comparison | None
+
+
+@dataclass(frozen=True)
 class FitFile:
     """Everything in a fit file but the points.
 
@@ -151,6 +174,8 @@ class FitFile:
         None where the fit wrote no curve; see `profiles`.
     iterations : IterationTable
     corrections : CorrectionTable or None
+    next_order : NextOrderTable or None
+        None in the elastic limit.
     deviance, chi2, dof : float, float, int
         Over the spots that were not left out.
     point_group, system : str
@@ -189,6 +214,7 @@ class FitFile:
     curve_profiles: Profiles | None
     iterations: IterationTable
     corrections: CorrectionTable | None
+    next_order: NextOrderTable | None
     deviance: float
     chi2: float
     dof: int
@@ -289,6 +315,7 @@ def _read(path: Path, entry: h5py.Group) -> FitFile:
         iterations=_iterations(entry["iterations"]),
         corrections=_corrections(entry["corrections"]) if "corrections" in entry else None,
         bragg=_bragg(entry["bragg"]) if "bragg" in entry else None,
+        next_order=_next_order(entry["next_order"]) if "next_order" in entry else None,
         deviance=float(statistics["deviance"][()]),
         chi2=float(statistics["chi2"][()]),
         dof=int(statistics["dof"][()]),
@@ -368,6 +395,40 @@ def _bragg(group: h5py.Group) -> BraggScale:
         weights=group["weights"][()],
         **{name: float(group[name][()]) for name in numbers},
     )
+
+
+def _next_order(group: h5py.Group) -> NextOrderTable:
+    dispersion, comparison = None, None
+    if "dispersion" in group:
+        found = group["dispersion"]
+        dispersion = DispersionTable(
+            names=_strings(found["name"]),
+            value=found["value"][()],
+            sigma=found["sigma"][()],
+            held=found["held"][()],
+            covariance=found["covariance"][()],
+            expanded=bool(found.attrs["expanded"]),
+            gain=float(found["gain"][()]) if "gain" in found else None,
+        )
+    if "comparison" in group:
+        found = group["comparison"]
+        columns = ("elastic", "beyond", "sigma_elastic", "sigma_beyond", "shift")
+        comparison = Comparison(
+            names=_strings(found["name"]),
+            **{name: found[name][()] for name in columns},
+            probability=float(found["probability"][()]),
+            reference=str(found.attrs["reference"]) or None,
+        )
+    own = {
+        key: group[name][()] if name in group else None
+        for key, name in (
+            ("gradient", "gradient"),
+            ("sigma_gradient", "gradient_errors"),
+            ("strain", "strain"),
+            ("sigma_strain", "strain_errors"),
+        )
+    }
+    return NextOrderTable(dispersion=dispersion, comparison=comparison, **own)
 
 
 def _profiles(group: h5py.Group) -> Profiles:

@@ -14,6 +14,7 @@ from tds2el.crystal.moduli import eigenvalues, is_stable
 from tds2el.fit.context import BELOW_FLOOR, FitContext, constant_status, percent, result_notes, result_warnings
 from tds2el.fit.derived import averages_with_sigma, tensor_sigma
 from tds2el.fit.minimise import Iteration
+from tds2el.fit.next_order_report import comparison_table, dispersion_table, gradient_table, strain_table
 from tds2el.fit.parameters import Scale, guess_skeleton
 from tds2el.fit.result import FitResult
 from tds2el.fit.scale_report import adiabatic_table, bragg_table, correlation_table, interval_table, known_table
@@ -38,23 +39,31 @@ def fit_report(result: FitResult, context: FitContext) -> str:
         interval_table(result),
         "" if context.simulated else correlation_table(result),
         adiabatic_table(result, context.thermal),
+        comparison_table(result),
+        dispersion_table(result),
         corrections_table(result),
         *(tensor_text(result, block) for block in standard_frame(result.tensor, context.group)),
         moduli_table(result),
         spot_table(result),
         centre_table(result),
+        gradient_table(result),
+        strain_table(result),
         quality_table(result, context),
         "\n".join(wrapped(result_notes(result, context), "")),
     ]
     return "\n\n".join(section for section in sections if section)
 
 
-def dry_run_text(structure: TensorStructure) -> str:
-    """What a run without CGUESS prints: the structure of the tensor and start values to paste."""
-    return (
+def dry_run_text(structure: TensorStructure, terms: Sequence[str] = ()) -> str:
+    """What a run without CGUESS prints: the structure of the tensor, start values to paste, and terms of dispersion."""
+    text = (
         f"{structure.text()}\n\nThe free constants of this crystal, to paste into a par-file (start, min, max in GPa; "
         f"min = max freezes):\n\n{guess_skeleton(structure)}"
     )
+    if terms:
+        listed = textwrap.fill(", ".join(terms), WIDTH, break_long_words=False, break_on_hyphens=False)
+        text += f"\n\nThe {len(terms)} terms of its dispersion, of which dispersion_terms takes some:\n\n{listed}"
+    return text
 
 
 def iteration_line(iteration: Iteration, names: Sequence[str]) -> str:
@@ -95,12 +104,25 @@ def circumstances_text(result: FitResult, context: FitContext) -> str:
     if spots.cut.any():
         lost += f", {spots.cut.sum()} inside the inner radius round centres that moved"
     own = "factors, baselines and centres" if np.isfinite(spots.sigma_offset).any() else "factors and baselines"
+    beyond = [
+        name
+        for name, there in (
+            ("dispersion", result.fitted_terms > 0),
+            ("gradients", np.isfinite(spots.sigma_gradient).any()),
+            ("internal strains", np.isfinite(spots.sigma_strain).any()),
+        )
+        if there
+    ]
+    model = (
+        "elastic limit" if context.model == "elastic" else f"next order: {', '.join(beyond) or 'no term determined'}"
+    )
     work = f"constants as given, {own} fitted" if context.simulated else "constants fitted"
     state = "converged" if result.converged else "NOT converged"
     entries = (
         ("program", f"tds2el {__version__}"),
         ("device", context.device),
         ("crystal", f"{context.group.name}, {context.group.system}; {', '.join(assumed)}"),
+        ("model", model),
         ("quantum", f"correction of {percent(context.quantum_term)} at the outer radius of the shells"),
         ("beam", "direct beam at row {:.2f}, column {:.2f}".format(*context.direct_beam)),
         ("points", points),

@@ -13,7 +13,7 @@ from tds2el.fit.clean import Usage
 from tds2el.fit.data import FitData
 from tds2el.fit.minimise import Iteration, Minimum
 from tds2el.fit.parameters import Constants, Scale
-from tds2el.fit.separable import Own
+from tds2el.fit.separable import Own, strain_directions
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -73,6 +73,10 @@ class Spots:
         The data do not say where the centre is; it was not fitted.
     slope : ndarray, shape (n_blobs, 3)
         c_s of the baseline b + c·q, per Å⁻¹; zero where it is constant.
+    gradient, sigma_gradient : ndarray, shape (n_blobs, 3)
+        g_s of the form factor, Å; zero and NaN where it was not fitted.
+    strain, sigma_strain : ndarray, shape (n_blobs, 6)
+        H_s of the internal strain, xx yy zz yz xz xy; likewise.
     background, sigma_background : ndarray
         τ_s, scale of the background frames; 1 and NaN where it was not fitted.
     cut, foreign, regions : ndarray of int
@@ -97,6 +101,10 @@ class Spots:
     peak: Array
     centre_held: Mask
     slope: Array
+    gradient: Array
+    sigma_gradient: Array
+    strain: Array
+    sigma_strain: Array
     background: Array
     sigma_background: Array
     cut: npt.NDArray[np.int64]
@@ -158,6 +166,34 @@ class Intervals:
 
 
 @dataclass(frozen=True)
+class DispersionTable:
+    """Coefficients of dispersion, shape (t,) each.
+
+    Attributes
+    ----------
+    names : list of str
+    value, sigma : ndarray
+        GPa Å², for q without 2π; sigma is the largest of the three estimates, NaN where nothing was fitted.
+    held : ndarray of bool
+        The data do not determine it: it is 0.
+    covariance : ndarray, shape (fitted, fitted)
+        Of those that are not, (GPa Å²)²: `sigma` squared on the diagonal, correlations of the Poisson estimate.
+    expanded : bool
+        Whether the intensity is expanded to first order in them.
+    gain : float or None
+        By how much the deviance of the other form, full or expanded, is higher; None if only this one was tried.
+    """
+
+    names: list[str]
+    value: Array
+    sigma: Array
+    held: Mask
+    covariance: Array
+    expanded: bool = False
+    gain: float | None = None
+
+
+@dataclass(frozen=True)
 class FitResult:
     """Everything a fit (or a simulation, which fits factors and baselines only) found.
 
@@ -190,6 +226,12 @@ class FitResult:
         By the profile of the likelihood, and over samples of the spots.
     bragg : BraggScale or None
         The scale that Bragg intensities gave.
+    dispersion : DispersionTable or None
+        Where it was fitted.
+    fitted_terms : int
+        How many of its coefficients were.
+    elastic : FitResult or None
+        The same points in the elastic limit, beside a fit that goes beyond it.
     """
 
     constants: Constants
@@ -209,6 +251,9 @@ class FitResult:
     profile: Intervals | None = None
     bootstrap: Intervals | None = None
     bragg: BraggScale | None = None
+    dispersion: DispersionTable | None = None
+    fitted_terms: int = 0
+    elastic: FitResult | None = None
 
     @property
     def tensor(self) -> Array:
@@ -240,7 +285,7 @@ class FitResult:
     def dof(self) -> int:
         """Points minus parameters, over the spots that were used."""
         used = ~self.spots.left_out
-        parameters = self.spots.own[used].sum() + len(self.fitted) + self.fitted_corrections
+        parameters = self.spots.own[used].sum() + len(self.fitted) + self.fitted_terms + self.fitted_corrections
         return int(max(1, self.spots.points[used].sum() - parameters))
 
 
@@ -279,6 +324,7 @@ def result_of(minimum: Minimum, data: FitData, usage: Usage, filtered: Mask) -> 
     # A known value correlates all constants, and ratios depend on how: take the whole of the most careful estimate.
     chosen = covariances[int(np.nanargmax(np.log(three).sum(axis=1)))] if of_known.any() and n else poisson
     correlation = chosen[:n, :n] / np.sqrt(np.outer(np.diag(chosen)[:n], np.diag(chosen)[:n]))
+    largest, after = np.fmax.reduce(three), n + int((~common.dispersion_held).sum())
     at_bound = np.zeros(k, dtype=bool)
     at_bound[common.fitted] = minimum.at_bound[:of_constants]
     return FitResult(
@@ -292,9 +338,27 @@ def result_of(minimum: Minimum, data: FitData, usage: Usage, filtered: Mask) -> 
         spots=spots,
         iterations=minimum.iterations,
         converged=minimum.converged and not minimum.on_the_way,
-        corrections=_corrections(minimum, np.fmax.reduce(three)[n:], inside[of_constants:]),
-        fitted_corrections=len(hessian) - n,
+        corrections=_corrections(minimum, largest[after:], inside[of_constants + after - n :]),
+        fitted_corrections=len(hessian) - after,
         on_the_way=minimum.on_the_way,
+        dispersion=_dispersion(minimum, largest[n:after], poisson[n:after, n:after]),
+        fitted_terms=after - n,
+    )
+
+
+def _dispersion(minimum: Minimum, sigma: Array, poisson: Array) -> DispersionTable | None:
+    """The table of coefficients of dispersion; `sigma` and the Poisson covariance are of those that are not held."""
+    common = minimum.common
+    if common.dispersion is None:
+        return None
+    free = np.flatnonzero(~common.dispersion_held)
+    return DispersionTable(
+        names=common.dispersion.names,
+        value=minimum.values.dispersion,
+        sigma=_expand(sigma, free, len(common.dispersion_held)),
+        held=common.dispersion_held.copy(),
+        covariance=poisson * np.outer(sigma, sigma) / np.sqrt(np.outer(np.diag(poisson), np.diag(poisson))),
+        expanded=common.expanded,
     )
 
 
@@ -304,8 +368,14 @@ def _spots(minimum: Minimum, data: FitData, usage: Usage, filtered: Mask, poisso
     coupling = minimum.system.coupling[:, :, inside]
     covariance = minimum.system.inverse + coupling @ poisson @ np.swapaxes(coupling, 1, 2)
     sigma = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0))
-    free = ~minimum.centre_held[:, None]
+    free = ~minimum.held
     none = np.full((blobs, 3), np.nan)
+    strains = strain_directions(data.points.nodes, minimum.common.columns)
+    sigma_strain = np.full((blobs, 6), np.nan)
+    if own.strain is not None and strains is not None:
+        of_strain = np.swapaxes(strains, 1, 2) @ covariance[:, own.strain, own.strain] @ strains
+        of_strain = np.sqrt(np.maximum(np.diagonal(of_strain, axis1=1, axis2=2), 0.0))
+        sigma_strain = np.where(free[:, own.strain][:, :1], of_strain, np.nan)
     return Spots(
         hkl=data.hkl,
         angle=data.angle,
@@ -320,16 +390,20 @@ def _spots(minimum: Minimum, data: FitData, usage: Usage, filtered: Mask, poisso
         left_out=minimum.left_out,
         filtered=filtered,
         offset=np.zeros((blobs, 3)) if state.offset is None else state.offset,
-        sigma_offset=none if own.centre is None else np.where(free, sigma[:, own.centre], np.nan),
+        sigma_offset=none if own.centre is None else np.where(free, sigma, np.nan)[:, own.centre],
         peak=data.peak,
         centre_held=minimum.centre_held & (own.centre is not None),
         slope=np.zeros((blobs, 3)) if state.slope is None else state.slope,
+        gradient=np.zeros((blobs, 3)) if state.gradient is None else state.gradient,
+        sigma_gradient=none if own.gradient is None else np.where(free, sigma, np.nan)[:, own.gradient],
+        strain=np.zeros((blobs, 6)) if state.strain is None else state.strain,
+        sigma_strain=sigma_strain,
         background=np.ones(blobs) if state.background is None else state.background,
         sigma_background=none[:, 0] if own.background is None else sigma[:, own.background],
         cut=usage.cut,
         foreign=usage.foreign,
         regions=usage.regions,
-        own=np.where(minimum.centre_held & (own.centre is not None), own.count - 3, own.count).astype(np.int64),
+        own=free.sum(axis=1).astype(np.int64),
     )
 
 

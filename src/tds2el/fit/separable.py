@@ -1,8 +1,9 @@
 """From the Gram matrices of the spots to the small system of the common parameters.
 
-A spot's own parameters (factor, baseline and, where asked for, slope of the baseline, scale of the background and
-offset of the centre) meet only its own pixels, so they are eliminated spot by spot (Schur complement; for linear
-parameters this is variable projection, Golub & Pereyra 1973), and the common parameters see the sum over spots.
+A spot's own parameters (factor, baseline and, where asked for, slope of the baseline, scale of the background, offset
+of the centre, gradient of the form factor and internal strain) meet only its own pixels, so they are eliminated spot by
+spot (Schur complement; for linear parameters this is variable projection, Golub & Pereyra 1973), and the common
+parameters see the sum over spots.
 """
 
 from __future__ import annotations
@@ -24,22 +25,58 @@ eigenvalue of its whole scaled block below which a combination of its parameters
 
 @dataclass(frozen=True)
 class Own:
-    """Places of a spot's own parameters among each other: factor 0, baseline 1, then those below; None where absent."""
+    """Places of a spot's own parameters among each other: factor 0, baseline 1, then those below; None where absent.
+
+    Those from `linear` on enter S; of the internal strain there are 5 beside a gradient (`strain_directions`), else 6.
+    """
 
     slope: slice | None
     background: int | None
     centre: slice | None
+    gradient: slice | None
+    strain: slice | None
+    linear: int
     count: int
 
     @classmethod
     def of(cls, columns: Columns) -> Own:
         """Those that an engine has columns for."""
-        slope = slice(2, 5) if columns.slope else None
-        after = 5 if columns.slope else 2
-        background = after if columns.background else None
-        after += columns.background
-        centre = slice(after, after + 3) if columns.centre else None
-        return cls(slope, background, centre, after + 3 * columns.centre)
+        places = iter(range(2, 100))
+
+        def take(number: int) -> slice:
+            taken = [next(places) for _ in range(number)]
+            return slice(taken[0], taken[-1] + 1)
+
+        slope = take(3) if columns.slope else None
+        background = next(places) if columns.background else None
+        linear = 2 + 3 * columns.slope + columns.background
+        centre = take(3) if columns.centre else None
+        gradient = take(3) if columns.gradient else None
+        strain = take(5 if columns.gradient else 6) if columns.strain else None
+        return cls(slope, background, centre, gradient, strain, linear, next(places))
+
+
+def strain_directions(nodes: Array, columns: Columns) -> Array | None:
+    """Which combinations of internal strain are fitted, (n_blobs, 5 or 6, 6): rows are H; None without.
+
+    H along G Gᵀ changes the amplitude by G·q as a gradient along G does. Beside a gradient that combination is left
+    out, in the sense of Frobenius' product; the others are orthonormal in it.
+
+    Parameters
+    ----------
+    nodes : ndarray, shape (n_blobs, 3)
+    columns : Columns
+    """
+    if not columns.strain:
+        return None
+    twice = np.sqrt([1.0, 1, 1, 2, 2, 2])  # off-diagonal entries of a matrix count twice
+    if not columns.gradient:
+        return np.broadcast_to(np.diag(1 / twice), (len(nodes), 6, 6)).copy()
+    x, y, z = (nodes / np.linalg.norm(nodes, axis=1, keepdims=True)).T
+    along = np.stack([x * x, y * y, z * z, y * z, x * z, x * y], axis=1) * twice
+    # The other rows of an orthonormal basis that begins with it.
+    vectors = np.linalg.svd(along[:, None, :])[2]
+    return np.asarray(vectors[:, 1:] / twice)
 
 
 @dataclass(frozen=True)
@@ -112,7 +149,8 @@ def eliminate(
     columns: Columns,
     transform: Array,
     damping: float = 0.0,
-    centre_damping: Array | None = None,
+    softening: Array | None = None,
+    strains: Array | None = None,
 ) -> System:
     """Eliminate the spots' own parameters.
 
@@ -128,27 +166,32 @@ def eliminate(
         ∂S of the common parameters as combinations of the engine's columns up to S itself.
     damping : float
         Raises the diagonals of all Fisher matrices by this fraction (Levenberg-Marquardt).
-    centre_damping : ndarray, shape (n_blobs,), optional
-        The same for the offsets of each spot alone; infinity holds them.
+    softening : ndarray, shape (n_blobs, own), optional
+        The same for each of the spots' own parameters alone; infinity holds them. Not for factor and baseline.
+    strains : ndarray, shape (n_blobs, 5 or 6, 6), optional
+        As `strain_directions` gives them; needed with ``columns.strain``.
     """
     n_blobs, width = sums.gram.shape[:2]
     k, own, signal = transform.shape[-2], Own.of(columns), columns.signal
     factor = state.factor[:, None, None]
     mixing = np.zeros((n_blobs, k + own.count + 1, width))
     mixing[:, :k, : signal + 1] = factor * transform
-    linear = own.count - 3 * columns.centre
-    mixing[:, k : k + linear, signal : signal + linear] = np.eye(linear)
-    if own.centre is not None:
-        mixing[:, k + linear : k + linear + 3, signal - 3 : signal] = factor * np.eye(3)
-        if centre_damping is not None:
-            mixing[np.isinf(centre_damping), k + linear : k + linear + 3] = 0.0
+    mixing[:, k : k + own.linear, signal : signal + own.linear] = np.eye(own.linear)
+    column = columns.own
+    for place, rows in ((own.centre, np.eye(3)), (own.gradient, np.eye(3)), (own.strain, strains)):
+        if place is not None:
+            assert rows is not None
+            wide = rows.shape[-1]
+            mixing[:, k + place.start : k + place.stop, column : column + wide] = factor * rows
+            column += wide
+    if softening is not None:
+        mixing[:, k : k + own.count][np.isinf(softening)] = 0.0
     mixing[:, -1, -1] = 1.0
     gram = mixing @ sums.gram @ np.swapaxes(mixing, 1, 2)
     diagonal = np.arange(k + own.count)
     gram[:, diagonal, diagonal] *= 1 + damping
-    if own.centre is not None and centre_damping is not None:
-        softened = np.where(np.isinf(centre_damping), 0.0, centre_damping)[:, None]
-        gram[:, diagonal[k + linear :], diagonal[k + linear :]] *= 1 + softened
+    if softening is not None:
+        gram[:, diagonal[k:], diagonal[k:]] *= 1 + np.where(np.isinf(softening), 0.0, softening)
 
     block = gram[:, k : k + own.count, k : k + own.count]
     determined = tells_apart(block)

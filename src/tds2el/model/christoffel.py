@@ -12,7 +12,8 @@ Array = npt.NDArray[np.float64]
 
 # Voigt order of symmetric 3×3 matrices: xx yy zz yz xz xy.
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
-_INDEX = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
+# Where the components of a symmetric matrix stand in that order.
+SYMMETRIC = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
 
 
 def strain(u: Array, q: Array) -> Array:
@@ -22,13 +23,13 @@ def strain(u: Array, q: Array) -> Array:
 
 def stress(tensor: Array, strained: Array, u: Array) -> Array:
     """σu with the stress σ = Cε as a 3×3 matrix, (..., 3), from strain (..., 6) and a vector u (..., 3)."""
-    sigma = (strained @ tensor)[..., _INDEX]
+    sigma = (strained @ tensor)[..., SYMMETRIC]
     return np.asarray(np.einsum("...ij,...j->...i", sigma, u))
 
 
 def christoffel(tensor: Array, q: Array) -> Array:
     """Γ_ik = C_ijkl q_j q_l, (..., 3, 3), from the 6×6 tensor and q (..., 3)."""
-    full = tensor[_INDEX[:, :, None, None], _INDEX[None, None]]
+    full = tensor[SYMMETRIC[:, :, None, None], SYMMETRIC[None, None]]
     return np.asarray(np.einsum("ijkl,...j,...l->...ik", full, q, q, optimize=True))
 
 
@@ -37,7 +38,7 @@ def christoffel_coefficients(tensor: Array) -> Array:
     g = np.empty((6, 6))
     for row, (i, k) in enumerate(VOIGT):
         for column, (j, m) in enumerate(VOIGT):
-            g[row, column] = tensor[_INDEX[i, j], _INDEX[k, m]]
+            g[row, column] = tensor[SYMMETRIC[i, j], SYMMETRIC[k, m]]
             if j != m:
-                g[row, column] += tensor[_INDEX[i, m], _INDEX[k, j]]
+                g[row, column] += tensor[SYMMETRIC[i, m], SYMMETRIC[k, j]]
     return g

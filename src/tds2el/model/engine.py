@@ -1,9 +1,11 @@
 """What every engine takes and gives.
 
-The columns of a pixel are, in this order (see `Columns`): ∂S/∂p of the differentiated constants, ∂S/∂ln s, ∂S/∂p of the
-parameters of the geometry, ∂S/∂G, ∂S/∂d of the centre's offset d, S, 1, q, the background, and the residual. They are
-in units of intensity, that is counts/κ, where κ = `correction` is the expected counts per unit intensity. The expected
-counts are m = κ (f S + b + c·q) + τ B.
+The columns of a pixel are, in this order (see `Columns`): ∂S/∂p of the differentiated constants and of the
+coefficients of dispersion, ∂S/∂ln s, ∂S/∂p of the parameters of the geometry, ∂S/∂G, ∂S/∂d of the centre's offset d,
+∂S/∂g, ∂S/∂H, S, 1, q, the background, and the residual. They are in units of intensity, that is counts/κ, where κ =
+`correction` is the expected counts per unit intensity. The expected counts are m = κ (f S + b + c·q) + τ B.
+
+S is (1 + g·q)² Σ_n Q'ᵀ(Γ + T + n²a)⁻¹Q' with Q' = Q + Hq; in the elastic limit T, g and H are 0.
 """
 
 from __future__ import annotations
@@ -147,7 +149,7 @@ class Columns:
     derivatives : ndarray, shape (k, 6, 6)
         ∂C/∂p of the differentiated constants.
     scale : bool
-        ∂S/∂ln s: C → s C at fixed f/s, which leaves only the quantum terms.
+        ∂S/∂ln s: C → s C and T → s T at fixed f/s, which leaves only the quantum terms.
     motion : bool
         Whether Q is recomputed from row, column and phi by `State.motion`; needs `Points.pixels`. Its derivatives:
     turns, planes, beams : int
@@ -164,6 +166,14 @@ class Columns:
         One column B/κ: a free τ; needs `Points.background`.
     entries : ndarray of bool, shape (6, 6), optional
         Which entries of C can differ from 0; None: all.
+    dispersion : ndarray, shape (t, 6, 15)
+        ∂T/∂p of the coefficients of dispersion, as in `State.dispersion`, which has no others.
+    expanded : bool
+        Whether (Γ + T + n²a)⁻¹ is only its expansion to first order in T, which has no poles but that at q = 0.
+    gradient : bool
+        Three columns ∂S/∂g.
+    strain : bool
+        Six columns ∂S/∂H, H_xx H_yy H_zz H_yz H_xz H_xy.
     """
 
     derivatives: Array
@@ -178,6 +188,15 @@ class Columns:
     slope: bool = False
     background: bool = False
     entries: npt.NDArray[np.bool_] | None = None
+    dispersion: Array = field(default_factory=lambda: np.zeros((0, 6, 15)))
+    expanded: bool = False
+    gradient: bool = False
+    strain: bool = False
+
+    @property
+    def tensors(self) -> int:
+        """Number of columns of constants and coefficients of dispersion."""
+        return len(self.derivatives) + len(self.dispersion)
 
     @property
     def geometry(self) -> int:
@@ -187,12 +206,17 @@ class Columns:
     @property
     def common(self) -> int:
         """Number of columns of common parameters, without ∂S/∂G."""
-        return len(self.derivatives) + self.scale + self.geometry
+        return self.tensors + self.scale + self.geometry
+
+    @property
+    def own(self) -> int:
+        """Index of the first of the columns ∂S/∂d, ∂S/∂g, ∂S/∂H of a spot's own parameters."""
+        return self.common + 3 * self.node
 
     @property
     def signal(self) -> int:
         """Index of the column S."""
-        return self.common + 3 * self.node + 3 * self.centre
+        return self.own + 3 * self.centre + 3 * self.gradient + 6 * self.strain
 
     @property
     def count(self) -> int:
@@ -219,6 +243,13 @@ class State:
         G, Å⁻¹; None: as harvested.
     motion : Motion, optional
         The geometry relative to that of the harvest; None: the same. Needs `Columns.motion`.
+    dispersion : ndarray, shape (6, 15), optional
+        T as coefficients of the monomials `tds2el.crystal.dispersion.QUARTICS` in T_ik(q), GPa Å². Needs
+        `Columns.dispersion`.
+    gradient : ndarray, shape (n_blobs, 3), optional
+        g, Å. Needs `Columns.gradient`.
+    strain : ndarray, shape (n_blobs, 6), optional
+        H_xx H_yy H_zz H_yz H_xz H_xy. Needs `Columns.strain`.
     """
 
     tensor: Array
@@ -229,6 +260,9 @@ class State:
     offset: Array | None = None
     nodes: Array | None = None
     motion: Motion | None = None
+    dispersion: Array | None = None
+    gradient: Array | None = None
+    strain: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from tds2el.experiment.motion import derivatives_of_q
-from tds2el.model.christoffel import christoffel, strain, stress
+from tds2el.model.christoffel import SYMMETRIC, christoffel, strain, stress
+from tds2el.model.dispersion import contracted, monomial_slopes, monomials, quartic
 from tds2el.model.engine import Columns, Conditions, Piece, Points, State, Sums
 from tds2el.model.position import node_now, q_now
 from tds2el.model.quantum import QuantumSum, quantum_sum
@@ -21,6 +22,27 @@ TOLERANCE = 1e-12
 BLOCK = 1 << 16
 
 
+@dataclass(frozen=True)
+class NextOrder:
+    """What a spot's model has beyond the elastic limit: T (6, 15) in GPa Å², g (3,) in Å, H (6,)."""
+
+    dispersion: Array = field(default_factory=lambda: np.zeros((6, 15)))
+    gradient: Array = field(default_factory=lambda: np.zeros(3))
+    strain: Array = field(default_factory=lambda: np.zeros(6))
+
+    @classmethod
+    def of(cls, state: State, blob: int) -> NextOrder:
+        """That of a blob at a state."""
+        found: dict[str, Array] = {}
+        if state.dispersion is not None:
+            found["dispersion"] = state.dispersion
+        if state.gradient is not None:
+            found["gradient"] = state.gradient[blob]
+        if state.strain is not None:
+            found["strain"] = state.strain[blob]
+        return cls(**found)
+
+
 def model_columns(
     q: Array,
     node: Array,
@@ -29,6 +51,7 @@ def model_columns(
     columns: Columns,
     moves: Array | None = None,
     background: Array | None = None,
+    beyond: NextOrder | None = None,
 ) -> Array:
     """Columns of pixels without the residual, see `Columns`.
 
@@ -46,39 +69,68 @@ def model_columns(
         ∂Q/∂p of the parameters of the geometry.
     background : ndarray, shape (n,), optional
         B/κ, for its own column.
+    beyond : NextOrder, optional
+        By default the elastic limit.
 
     Returns
     -------
     ndarray, shape (n, columns.count − 1)
     """
-    Q = node + q
-    gamma = christoffel(tensor, q)
+    beyond = NextOrder() if beyond is None else beyond
+    mixing = beyond.strain[SYMMETRIC]
+    Q = node + q + q @ mixing
+    gamma, bent = christoffel(tensor, q), quartic(beyond.dispersion, q)
+    stiff = gamma + bent
     t0, t1, t2 = quantum.tail
-    forced: Array = np.einsum("nij,nj->ni", gamma, Q)
+    forced: Array = np.einsum("nij,nj->ni", stiff, Q)
     norm: Array = np.sum(Q * Q, axis=1)
     first, second = np.sum(Q * forced, axis=1), np.sum(forced * forced, axis=1)
     s: Array = t0 * norm + t1 * first + t2 * second
     scale: Array = t0 * norm + 2 * t1 * first + 3 * t2 * second
-    # Products of strains whose contraction with ∂C/∂p is ∂S/∂p.
+    # Products of strains whose contraction with ∂C/∂p is ∂S/∂p, and of vectors for ∂T/∂p.
     big, pushed = strain(Q, q), strain(forced, q)
     products: Array = t1 * _outer(big, big) + t2 * (_outer(pushed, big) + _outer(big, pushed))
+    weights: Array = t1 * _outer(Q, Q) + t2 * (_outer(forced, Q) + _outer(Q, forced))
     # ∂S/∂Q at fixed q, and ∂S/∂q at fixed Q.
-    by_big: Array = 2 * (t0 * Q + t1 * forced + t2 * np.einsum("nij,nj->ni", gamma, forced))
+    by_big: Array = 2 * (t0 * Q + t1 * forced + t2 * np.einsum("nij,nj->ni", stiff, forced))
     by_small: Array = 2 * t1 * stress(tensor, big, Q)
     by_small += 2 * t2 * (stress(tensor, big, forced) + stress(tensor, pushed, Q))
+    inverted = gamma if columns.expanded else stiff
     for n in range(quantum.n_max + 1):
         weight = 1.0 if n == 0 else 2.0
         shift = n * n * quantum.a
-        u: Array = np.asarray(np.linalg.solve(gamma + shift * np.eye(3), Q[..., None])[..., 0], dtype=np.float64)
+        matrix = inverted + shift * np.eye(3)
+        u: Array = np.asarray(np.linalg.solve(matrix, Q[..., None])[..., 0], dtype=np.float64)
+        e = strain(u, q)
         s += weight * np.sum(Q * u, axis=1)
         scale += weight * shift * np.sum(u * u, axis=1)
-        e = strain(u, q)
         products -= weight * _outer(e, e)
+        weights -= weight * _outer(u, u)
         by_big += 2 * weight * u
         by_small -= 2 * weight * stress(tensor, e, u)
-    found = [np.einsum("kij,nij->nk", columns.derivatives, products)]
+        if columns.expanded:
+            # −uᵀTu, and with v = (Γ + n²a)⁻¹Tu its derivatives.
+            bend: Array = np.einsum("nij,nj->ni", bent, u)
+            v: Array = np.asarray(np.linalg.solve(matrix, bend[..., None])[..., 0], dtype=np.float64)
+            f = strain(v, q)
+            s -= weight * np.sum(u * bend, axis=1)
+            scale -= 2 * weight * shift * np.sum(u * v, axis=1)
+            products += weight * (_outer(e, f) + _outer(f, e))
+            by_big -= 2 * weight * v
+            by_small += 2 * weight * (stress(tensor, e, v) + stress(tensor, f, u))
+    by_component = contracted(weights)
+    by_small += np.einsum("nm,nmi->ni", by_component @ beyond.dispersion, monomial_slopes(q))
+    form = 1 + q @ beyond.gradient
+    whole = form * form
+    found = [np.einsum("kij,nij->nk", columns.derivatives, products) * whole[:, None]]
+    if len(columns.dispersion):
+        found.append(
+            np.einsum("kim,ni,nm->nk", columns.dispersion, by_component, monomials(q), optimize=True) * whole[:, None]
+        )
+    by_small = whole[:, None] * (by_small + by_big @ mixing) + (2 * form * s)[:, None] * beyond.gradient
+    by_big = whole[:, None] * by_big
     if columns.scale:
-        found.append(scale[:, None])
+        found.append((whole * scale)[:, None])
     if columns.geometry:
         assert moves is not None
         found.append(np.einsum("nki,ni->nk", moves, by_big + by_small))
@@ -86,7 +138,11 @@ def model_columns(
         found.append(-by_small)
     if columns.centre:
         found.append(-by_big - by_small)
-    found += [s[:, None], np.ones((len(s), 1))]
+    if columns.gradient:
+        found.append((2 * form * s)[:, None] * q)
+    if columns.strain:
+        found.append(strain(by_big, q))
+    found += [(whole * s)[:, None], np.ones((len(s), 1))]
     if columns.slope:
         found.append(q)
     if columns.background:
@@ -144,7 +200,7 @@ class NumpyEngine:
         n_blobs, width = len(self._points.nodes), self._columns.count
         deviance, low = np.zeros(n_blobs), np.zeros(n_blobs)
         gram = np.zeros((n_blobs, width, width))
-        quantum = self._quantum(state.tensor)
+        quantum = self._quantum(state)
         signal = self._columns.signal
         for blob in range(n_blobs):
             for piece, used in self._blocks(blob):
@@ -154,7 +210,9 @@ class NumpyEngine:
                     moves = derivatives_of_q(state.motion, *piece.place)
                 ratio = None if piece.background is None else piece.background / np.where(used, kappa, 1.0)
                 node = node_now(self._points, state, blob)
-                c = model_columns(q, node, state.tensor, quantum, self._columns, moves, ratio)
+                c = model_columns(
+                    q, node, state.tensor, quantum, self._columns, moves, ratio, NextOrder.of(state, blob)
+                )
                 mean = kappa * mean_intensity(state, blob, c[:, signal], q, ratio)
                 weight, residual, half, below = counting_terms(
                     piece.counts, np.where(used, mean, 1.0), self._floors[blob], self._conditions.relative_error
@@ -168,10 +226,12 @@ class NumpyEngine:
 
     def intensity(self, state: State, blob: int) -> Array:
         """S of every pixel of one blob, shape (n,)."""
-        quantum, none = self._quantum(state.tensor), Columns(np.zeros((0, 6, 6)))
-        node = node_now(self._points, state, blob)
+        quantum, none = self._quantum(state), Columns(np.zeros((0, 6, 6)), expanded=self._columns.expanded)
+        node, beyond = node_now(self._points, state, blob), NextOrder.of(state, blob)
         blocks = [
-            model_columns(q_now(self._points, state, blob, piece), node, state.tensor, quantum, none)[:, 0]
+            model_columns(q_now(self._points, state, blob, piece), node, state.tensor, quantum, none, beyond=beyond)[
+                :, 0
+            ]
             for piece, _ in self._blocks(blob)
         ]
         return np.concatenate(blocks)
@@ -201,9 +261,9 @@ class NumpyEngine:
                 }
                 yield Piece(**columns, node=piece.node), used[part]
 
-    def _quantum(self, tensor: Array) -> QuantumSum:
+    def _quantum(self, state: State) -> QuantumSum:
         c = self._conditions
-        return quantum_sum(tensor, self._points.q_max, c.temperature, c.density, TOLERANCE)
+        return quantum_sum(state.tensor, self._points.q_max, c.temperature, c.density, TOLERANCE, state.dispersion)
 
 
 def mean_intensity(state: State, blob: int, s: Array, q: Array, background: Array | None) -> Array:

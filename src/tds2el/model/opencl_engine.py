@@ -17,7 +17,7 @@ from tds2el.model.device_points import DevicePoints, Part
 from tds2el.model.engine import Columns, Conditions, Points, State, Sums
 from tds2el.model.position import shift_of_q
 from tds2el.model.quantum import quantum_sum
-from tds2el.model.source import program_source
+from tds2el.model.source import block_tasks, program_source
 
 Array = npt.NDArray[np.float64]
 
@@ -25,6 +25,8 @@ TOLERANCE = 1e-8
 VECTOR = 8
 REGISTER_COLUMNS = 13
 """Up to so many columns a work-item of a GPU keeps all its sums in registers."""
+CPU_COLUMNS = 13
+"""Up to so many columns a CPU sums pixel by pixel, without blocks."""
 FEW_COLUMNS, FEW_LOCAL, LOCAL = 9, 384, 128
 """Work-items per group. 384 of them share 65536 registers such that each gets 168, which is what few columns take and
 hides more latency than fewer work-items of more registers; more columns would spill."""
@@ -34,8 +36,8 @@ FEW_GROUPS, GROUPS = 4, 16
 """Groups of so many work-items that each compute unit of a GPU should have at least."""
 FLOAT_CHUNK = 256
 """Pixels per float32 partial sum on devices without double precision."""
-BLOB_SIZE = 13
-"""Floats per blob: node, shift of q, factor, baseline, floor, τ, slope."""
+BLOB_SIZE = 22
+"""Floats per blob: node, shift of q, factor, baseline, floor, τ, slope, g, H."""
 
 
 class OpenCLEngine:
@@ -78,9 +80,11 @@ class OpenCLEngine:
         self._floors = points.floors
         cpu = bool(device.type & cl.device_type.CPU) if vectors is None else vectors
         self._double = bool(device.double_fp_config) if double is None else double
-        blocked = not cpu and self._double and columns.count > REGISTER_COLUMNS
+        blocked = columns.count > (CPU_COLUMNS if cpu else REGISTER_COLUMNS)
         few = columns.count <= FEW_COLUMNS and self._double and device.max_work_group_size >= FEW_LOCAL
         local, groups = (FEW_LOCAL, FEW_GROUPS) if few else (LOCAL, GROUPS)
+        while not cpu and blocked and local < block_tasks(columns):
+            local *= 2
         self._vector, self._local = (VECTOR, 1) if cpu else (1, local)
         self.description = f"{device.name.strip()} ({device.platform.name.strip()}), float32" + (
             " with double sums" if self._double else " in blocks"
@@ -246,19 +250,28 @@ class OpenCLEngine:
         self._blobs = cl.Buffer(self._context, flags.READ_ONLY, 4 * BLOB_SIZE * n_blobs)
         self._centres = np.zeros((n_blobs, columns.count - 1))
         self._centres_buffer = cl.Buffer(self._context, flags.READ_ONLY, 4 * self._centres.size)
-        self._tensor = cl.Buffer(self._context, flags.READ_ONLY, (2 * 36 + 4) * 4)
+        self._tensor = cl.Buffer(self._context, flags.READ_ONLY, (2 * 36 + 4 + 6 * 15) * 4)
         n_motion = 80 + 9 * (columns.turns + columns.planes) + 3 * columns.beams
         self._motion = [cl.Buffer(self._context, flags.READ_ONLY, 4 * n_motion)] if columns.motion else []
 
     def _upload_state(self, state: State) -> int:
         """Everything that depends on the state; returns the number of explicit terms of the quantum sum."""
         points, c, n_blobs = self._points, self._conditions, len(self._points.nodes)
-        quantum = quantum_sum(state.tensor, points.q_max, c.temperature, c.density, TOLERANCE)
+        quantum = quantum_sum(state.tensor, points.q_max, c.temperature, c.density, TOLERANCE, state.dispersion)
         entries = self._columns.entries
         if entries is not None and state.tensor[~entries].any():
             raise ValueError("the tensor has entries that the columns exclude")
-        coefficients = christoffel_coefficients(state.tensor)
-        tensor = np.concatenate([coefficients.ravel(), state.tensor.ravel(), [quantum.a, *quantum.tail]])
+        dispersion = np.zeros((6, 15)) if state.dispersion is None else state.dispersion
+        if dispersion[~self._columns.dispersion.any(axis=0)].any():
+            raise ValueError("the dispersion has terms that the columns exclude")
+        tensor = np.concatenate(
+            [
+                christoffel_coefficients(state.tensor).ravel(),
+                state.tensor.ravel(),
+                [quantum.a, *quantum.tail],
+                dispersion.ravel(),
+            ]
+        )
         blobs = np.column_stack(
             [
                 points.nodes if state.nodes is None else state.nodes,
@@ -268,6 +281,8 @@ class OpenCLEngine:
                 self._floors,
                 np.ones(n_blobs) if state.background is None else state.background,
                 np.zeros((n_blobs, 3)) if state.slope is None else state.slope,
+                np.zeros((n_blobs, 3)) if state.gradient is None else state.gradient,
+                np.zeros((n_blobs, 6)) if state.strain is None else state.strain,
             ]
         )
         uploads = [(self._tensor, tensor), (self._blobs, blobs)]

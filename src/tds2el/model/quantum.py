@@ -16,6 +16,7 @@ from scipy.special import zeta
 
 from tds2el.errors import InputError
 from tds2el.model.christoffel import christoffel
+from tds2el.model.dispersion import quartic
 
 Array = npt.NDArray[np.float64]
 
@@ -48,7 +49,14 @@ def thermal_stiffness(temperature: float, density: float) -> float:
     return float(density * 1e3 * rate**2 * 1e-9 * 1e-20)
 
 
-def quantum_sum(tensor: Array, q_max: float, temperature: float, density: float, tolerance: float) -> QuantumSum:
+def quantum_sum(
+    tensor: Array,
+    q_max: float,
+    temperature: float,
+    density: float,
+    tolerance: float,
+    dispersion: Array | None = None,
+) -> QuantumSum:
     """Cut the sum over n so that S is right to `tolerance` (relative) for all |q| ≤ q_max.
 
     Parameters
@@ -60,6 +68,8 @@ def quantum_sum(tensor: Array, q_max: float, temperature: float, density: float,
     temperature, density : float
         K and g/cm³.
     tolerance : float
+    dispersion : ndarray, shape (6, 15), optional
+        T, GPa Å²; see `tds2el.model.dispersion`.
 
     Raises
     ------
@@ -73,8 +83,8 @@ def quantum_sum(tensor: Array, q_max: float, temperature: float, density: float,
 
     n_max = 0
     # At room temperature the tail alone does, which a bound that costs nothing shows.
-    if neglected(_stiffness_bound(tensor), 0) > tolerance:
-        stiffest = largest_stiffness(tensor)
+    if dispersion is not None or neglected(_stiffness_bound(tensor), 0) > tolerance:
+        stiffest = largest_stiffness(tensor, dispersion, q_max)
         while neglected(stiffest, n_max) > tolerance:
             n_max += 1
             if n_max > MAX_TERMS:
@@ -86,13 +96,22 @@ def quantum_sum(tensor: Array, q_max: float, temperature: float, density: float,
     return QuantumSum(a, n_max, (t0, t1, t2))
 
 
-def largest_stiffness(tensor: Array) -> float:
-    """Largest eigenvalue of Γ over unit directions, in GPa, to a few per cent on the safe side."""
+def largest_stiffness(tensor: Array, dispersion: Array | None = None, q_max: float = 0.0) -> float:
+    """Largest eigenvalue of (Γ + T)/q² up to q_max, in GPa, to a few per cent on the safe side."""
+    q = directions()
+    gamma = christoffel(tensor, q)
+    largest = np.linalg.eigvalsh(gamma).max()
+    if dispersion is not None and dispersion.any():
+        largest = max(largest, np.linalg.eigvalsh(gamma + q_max**2 * quartic(dispersion, q)).max())
+    return 1.02 * float(largest)
+
+
+def directions() -> Array:
+    """Unit vectors (n, 3) over half a sphere, some four degrees apart."""
     z = np.linspace(0, 1, 24)[:, None]
     azimuth = np.arange(0, 2 * np.pi, np.pi / 24)
     radius = np.sqrt(1 - z**2)
-    directions = np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z + 0 * azimuth], axis=-1)
-    return 1.02 * float(np.linalg.eigvalsh(christoffel(tensor, directions)).max())
+    return np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z + 0 * azimuth], axis=-1).reshape(-1, 3)
 
 
 def _stiffness_bound(tensor: Array) -> float:

@@ -93,7 +93,7 @@ def state_of(state: State, blobs: Integers) -> State:
     """The state with what it has of some blobs."""
     own = {
         name: values[blobs]
-        for name in ("factor", "baseline", "slope", "background", "offset", "nodes")
+        for name in ("factor", "baseline", "slope", "background", "offset", "nodes", "gradient", "strain")
         if (values := getattr(state, name)) is not None
     }
     return replace(state, **own)

@@ -16,6 +16,7 @@ from tds2el.fit.read import FitFile, FrameTensor, read_fit_file
 from tds2el.fit.text import with_error
 from tds2el.options import BY_NAME
 from tds2el.output import replaced
+from tds2el.view.beyond import next_order
 from tds2el.view.cubes import CUBES, cubes_belong, read_planes
 from tds2el.view.page import (
     Alarm,
@@ -43,6 +44,7 @@ VOIGT = ("11", "22", "33", "23", "13", "12")
 SECTIONS = (
     ("run", "Data and run"),
     ("constants", "Elastic constants"),
+    ("beyond", "Beyond the elastic limit"),
     ("errors", "Error bars"),
     ("geometry", "Geometry and cell"),
     ("moduli", "Moduli and stability"),
@@ -101,6 +103,7 @@ def report_html(fit: FitFile, pictures: Sequence[Picture]) -> str:
     contents = {
         "run": _run(fit),
         "constants": _constants(fit),
+        "beyond": next_order(fit),
         "errors": _errors(fit),
         "geometry": _corrections(fit),
         "moduli": _moduli(fit),
