@@ -269,7 +269,7 @@ class Settings:
 
 
 Command = Literal["run", "extract-maxima", "align", "normalise", "export-geometry"]
-TAKES_SWEEPS: tuple[Command, ...] = ("run",)
+TAKES_SWEEPS: tuple[Command, ...] = ("run", "extract-maxima", "align")
 CELL = ("AA", "BB", "CC", "aAA", "aBB", "aCC")
 
 

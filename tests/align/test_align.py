@@ -14,6 +14,7 @@ from tds2el.align.orientation import orientation_of
 from tds2el.align.orientation_codes import PAIRS, Pair, classes
 from tds2el.align.points import Places
 from tds2el.align.report import align_report
+from tds2el.align.sweeps import Sweeps
 from tds2el.crystal.cell import Cell
 from tds2el.errors import InputError
 from tds2el.experiment.geometry import Geometry
@@ -66,7 +67,7 @@ def check_pulls(found, truth, names) -> None:
     refinement = found.refinement
     after, cell = refinement.geometry
     true = asdict(truth.experiment) | dict(zip(CELL_NAMES, truth.cell.parameters, strict=True))
-    refined = asdict(after) | dict(zip(CELL_NAMES, cell.parameters, strict=True))
+    refined = asdict(after.first) | dict(zip(CELL_NAMES, cell.parameters, strict=True))
     for name, sigma in zip(refinement.retuning.names, refinement.sigma, strict=True):
         if name in names:
             assert abs(refined[name] - true[name]) < 3 * sigma, name
@@ -124,7 +125,9 @@ def test_codes_make_classes(experiment, make_table):
     """With nothing tilted and the axis along e3, a sign of axis 3 changes nothing, one of axis 2 turns the rotation."""
     straight = replace(experiment, beam_tilt_angle=0.0, d1=0.0, d2=0.0)
     maxima, _ = make_table(Cell(*CUBIC), "F", experiment=straight)
-    found = [{(pair.code, pair.reversed) for pair in members} for members in classes(straight, Places.of(maxima))]
+    found = [
+        {(pair.code, pair.reversed) for pair in members} for members in classes(Sweeps((straight,)), Places.of(maxima))
+    ]
     half = {(0, False), (2, False), (1, True), (3, True)}
     assert half in found
     assert {(code, not back) for code, back in half} in found

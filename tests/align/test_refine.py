@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tds2el.align.align import _cycles
 from tds2el.align.bravais import lattice_group
+from tds2el.align.cycles import cycles
 from tds2el.align.points import Places
 from tds2el.align.refine import _jacobian, refine, residuals, total_errors
+from tds2el.align.sweeps import Sweeps, make_joint_retuning
 from tds2el.corrections import corrections_from_value
 from tds2el.crystal.cell import Cell
-from tds2el.fit.retune import make_retuning
 from tds2el.parfile import Variable
 
 CELL = Cell(4.99, 4.99, 17.06, 90, 90, 120)
@@ -23,7 +23,7 @@ EVERYTHING = {
 
 def retuning(experiment, bounds, cell=CELL):
     corrections = corrections_from_value({name: Variable(0, -b, b) for name, b in bounds.items()})
-    return make_retuning(corrections, experiment, cell, lattice_group(cell, "R"))
+    return make_joint_retuning(corrections, Sweeps((experiment,)), cell, lattice_group(cell, "R"))
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def test_exact_places_have_no_residuals(make_table, experiment):
     """The table finds places by bisection, `residuals` by Newton's method from afar."""
     maxima, truth = make_table(CELL, "R", false=0.0)
     noisy = Places.of(maxima)
-    first, crossing = residuals(experiment, CELL, noisy, truth.hkl)
+    first, crossing = residuals(Sweeps((experiment,)), CELL, noisy, truth.hkl)
     exact = Places(*(noisy.columns - first)[crossing].T)
     far = Places(exact.row + 3.0, exact.column - 2.0, exact.angle_index + 1.0)
-    found, still = residuals(experiment, CELL, far, truth.hkl[crossing])
+    found, still = residuals(Sweeps((experiment,)), CELL, far, truth.hkl[crossing])
     np.testing.assert_allclose(found[still], [[3.0, -2.0, 1.0]] * still.sum(), atol=1e-4)
     assert np.abs(first[crossing]).max() < 0.8
     assert crossing.mean() > 0.9
@@ -50,7 +50,7 @@ def test_grazing_nodes_are_seen_on_the_detector_only(experiment):
     """A node along the axis of rotation has no angle."""
     still = replace(experiment, r1=0.0, r2=0.0, r3=0.0, beam_tilt_angle=0.0, d1=0.0, d2=0.0)
     at = Places(np.array([still.det_origin_X]), np.array([700.0]), np.array([3.0]))
-    residual, crossing = residuals(still, CELL, at, np.array([[0, 0, 6]]))
+    residual, crossing = residuals(Sweeps((still,)), CELL, at, np.array([[0, 0, 6]]))
     assert not crossing[0]
     assert np.isfinite(residual[0, :2]).all()
     assert np.isnan(residual[0, 2])
@@ -58,7 +58,7 @@ def test_grazing_nodes_are_seen_on_the_detector_only(experiment):
 
 def test_derivatives_against_differences(peaks, experiment):
     places, hkl = peaks
-    _, crossing = residuals(experiment, CELL, places, hkl)
+    _, crossing = residuals(Sweeps((experiment,)), CELL, places, hkl)
     places, hkl = places[np.flatnonzero(crossing)[:40]], hkl[crossing][:40]
     found = retuning(experiment, EVERYTHING)
     x = np.linspace(-0.02, 0.03, len(found.names))
@@ -79,9 +79,11 @@ def test_errors_are_honest(make_table, experiment):
         maxima, _ = make_table(CELL, "R", seed=seed, with_errors=bool(seed % 2))
         start = replace(experiment, r1=experiment.r1 + 0.03, dist=experiment.dist * 1.003, det_origin_X=422.0)
         errors = np.column_stack([maxima.row_error, maxima.column_error, maxima.angle_index_error])
-        found, _ = _cycles(retuning(start, EVERYTHING), Places.of(maxima), errors, "R", 0.2)
+        found, _ = cycles(retuning(start, EVERYTHING), Places.of(maxima), errors, "R", 0.2)
         after, cell = found.geometry
-        values = [{"AA": cell.a, "CC": cell.c}.get(name, getattr(after, name, 0.0)) for name in found.retuning.names]
+        values = [
+            {"AA": cell.a, "CC": cell.c}.get(name, getattr(after.first, name, 0.0)) for name in found.retuning.names
+        ]
         truth = [{"AA": 4.99, "CC": 17.06}.get(name, getattr(experiment, name, 0.0)) for name in found.retuning.names]
         pulls.append((np.array(values) - truth) / found.sigma)
         np.testing.assert_allclose(found.spread, [0.15, 0.15, 0.1], rtol=0.2)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tds2el.align.align import Alignment, tagged
 from tds2el.align.points import Places, covariance_of_q, motion_with_place
+from tds2el.align.sweeps import Sweeps
 from tds2el.crystal.cell import CELL_OPTIONS, Cell
 from tds2el.experiment.geometry import Geometry
 from tds2el.experiment.maxima import Cloud, Maxima, write_maxima
@@ -26,29 +27,31 @@ Array = npt.NDArray[np.float64]
 
 POINTS_TEXT, POINTS = "q3d.txt", "q3d.h5"
 TAGGED = "maxima_tagged.h5"
-ALIGNED = "aligned.par"
+ALIGNED, ALIGNED_SWEEP = "aligned.par", "aligned_{}.par"
 REPORT = "align.txt"
 
 
-def write_points(folder: Path, maxima: Maxima, experiment: Experiment, cell: Cell | None) -> None:
+def write_points(folder: Path, maxima: Maxima, places: Places, sweeps: Sweeps, cell: Cell | None) -> None:
     """q3d.txt and q3d.h5: the peaks as points in reciprocal space, as the geometry stands.
 
     Parameters
     ----------
     folder : Path
     maxima : Maxima
-    experiment : Experiment
+    places : Places
+        Of them.
+    sweeps : Sweeps
         r1, r2, r3 of 0 give the goniometer's frame.
     cell : Cell or None
         Its axes go to q3d.h5, if it is known.
     """
-    points = crystal_q(experiment, maxima)
-    e = experiment
-    sigma = _errors_of_q(experiment, maxima)
+    points = sweeps.q_crystal(places)
+    sigma = _errors_of_q(sweeps, places, maxima)
+    turned = "; ".join(f"r1 = {e.r1:g}, r2 = {e.r2:g}, r3 = {e.r3:g}" for e in sweeps.experiments)
     header = (
         "peaks in reciprocal space, |Q| = 2 sin(theta)/lambda without 2 pi, in 1/angstrom; "
         "crystal frame (x along a*, z along c) "
-        f"of r1 = {e.r1:g}, r2 = {e.r2:g}, r3 = {e.r3:g} (all 0: the frame of the goniometer's innermost axis)\n"
+        f"of {turned} (all 0: the frame of the goniometer's innermost axis)\n"
         "x y z counts sigma_x sigma_y sigma_z"
     )
     text = io.StringIO()
@@ -58,31 +61,37 @@ def write_points(folder: Path, maxima: Maxima, experiment: Experiment, cell: Cel
     write_maxima(folder / POINTS, maxima, "output_folder", Cloud(points, None if cell is None else cell.B))
 
 
-def write_alignment(folder: Path, maxima: Maxima, found: Alignment, settings: Settings, report: str) -> list[str]:
-    """maxima_tagged.h5, aligned.par and align.txt.
+def write_alignment(
+    folder: Path, maxima: Maxima, places: Places, found: Alignment, settings: Settings, report: str
+) -> list[str]:
+    """maxima_tagged.h5, aligned.par, of several sweeps aligned_1.par, aligned_2.par …, and align.txt.
 
     Returns
     -------
     list of str
-        What aligned.par assigns and the conf_file did not.
+        What they assign and the conf_files did not.
     """
-    cloud = Cloud(crystal_q(found.experiment, maxima), found.cell.B)
+    cloud = Cloud(found.sweeps.q_crystal(places), found.cell.B)
     write_maxima(folder / TAGGED, tagged(maxima, found), "output_folder", cloud)
-    missing = rewrite_conf(folder / ALIGNED, settings.conf_file, changed_options(found, settings), "aligned", {})
+    missing: dict[str, None] = {}  # in the order of their lines
+    for path, experiment, own in aligned_files(folder, found, settings):
+        values = changed_options(found, experiment, own)
+        missing |= dict.fromkeys(rewrite_conf(path, own.conf_file, values, "aligned", {}))
     with replaced(folder / REPORT) as temporary:
         temporary.write_text(report + "\n", encoding="utf-8")
-    return missing
+    return list(missing)
 
 
-def crystal_q(experiment: Experiment, maxima: Maxima) -> Array:
-    """Q in the crystal frame, (n, 3) in Å⁻¹."""
-    geometry = Geometry(experiment)
-    return geometry.q_crystal(maxima.row, maxima.column, geometry.phi(maxima.angle_index))
+def aligned_files(folder: Path, found: Alignment, settings: Settings) -> list[tuple[Path, Experiment, Settings]]:
+    """The conf_file of each sweep that is written, what it describes, and the settings that it comes from."""
+    members = settings.sweeps or (settings,)
+    names = [ALIGNED_SWEEP.format(n + 1) for n in range(len(members))] if settings.sweeps else [ALIGNED]
+    return list(zip([folder / name for name in names], found.sweeps.experiments, members, strict=True))
 
 
-def changed_options(found: Alignment, settings: Settings) -> dict[str, str]:
+def changed_options(found: Alignment, experiment: Experiment, settings: Settings) -> dict[str, str]:
     """What must be assigned so that a conf_file describes the aligned crystal, as a par-file has it."""
-    values: dict[str, object] = asdict(found.experiment)
+    values: dict[str, object] = asdict(experiment)
     values |= dict(zip(CELL_OPTIONS, found.cell.parameters, strict=True))
     if found.centring is not None:
         values["centring"] = found.centring
@@ -112,8 +121,10 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
-def _errors_of_q(experiment: Experiment, maxima: Maxima) -> Array:
+def _errors_of_q(sweeps: Sweeps, places: Places, maxima: Maxima) -> Array:
     """Standard deviations of the components of Q, (n, 3); NaN where the errors of places are not known."""
     sigma = np.column_stack([maxima.row_error, maxima.column_error, maxima.angle_index_error])
-    moves = motion_with_place(Geometry(experiment), Places.of(maxima))
+    moves = np.empty((len(places), 3, 3))
+    for experiment, here in sweeps.parts(places):
+        moves[here] = motion_with_place(Geometry(experiment), places[here])
     return np.asarray(np.sqrt(np.diagonal(covariance_of_q(moves, sigma), axis1=1, axis2=2)))

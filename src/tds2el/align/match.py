@@ -48,12 +48,12 @@ def find_orientation(q: Array, cell: Cell, centring: str | None, start: Array | 
     """
     candidates = _candidates(q, cell, lattice_letter(centring))
     if len(candidates):
-        shares = np.array([_share(U, q, cell, centring) for U in candidates])
+        shares = np.array([explained(U, q, cell, centring) for U in candidates])
         candidates = candidates[np.argsort(-shares, kind="stable")[:POLISHED]]
     tried = [polished(U, q, cell, centring) for U in ([] if start is None else [start]) + list(candidates)]
     if not tried:
         return np.eye(3), 0.0
-    shares = np.array([_share(U, q, cell, centring) for U in tried])
+    shares = np.array([explained(U, q, cell, centring) for U in tried])
     best = int(shares.argmax())
     if start is not None and shares[0] > 0.95 * shares[best]:
         best = 0
@@ -133,7 +133,8 @@ def _cosine(u: Array, v: Array) -> float:
     return float(np.clip(u @ v / (np.linalg.norm(u) * np.linalg.norm(v)), -1, 1))
 
 
-def _share(U: Array, q: Array, cell: Cell, centring: str | None) -> float:
+def explained(U: Array, q: Array, cell: Cell, centring: str | None) -> float:
+    """The share of the points that are near allowed nodes."""
     basis = cell.A @ U.T
     hkl = np.rint(q @ basis.T).astype(np.int64)
     near = np.abs(deviations(basis, q)).max(axis=1) < WITHIN

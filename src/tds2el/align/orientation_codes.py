@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el.align.index import deviations
-from tds2el.align.points import Places, goniometer_q
+from tds2el.align.points import Places
+from tds2el.align.sweeps import Sweeps
 from tds2el.settings import Experiment
 
 Array = npt.NDArray[np.float64]
@@ -43,11 +44,11 @@ class Pair:
 PAIRS = tuple(Pair(code, back) for back in (False, True) for code in range(8))
 
 
-def classes(experiment: Experiment, places: Places) -> list[list[Pair]]:
+def classes(sweeps: Sweeps, places: Places) -> list[list[Pair]]:
     """All pairs, sorted into classes whose clouds of peaks are the same but for a turn or a mirror."""
     found: list[tuple[Array, list[Pair]]] = []
     for pair in PAIRS:
-        q = goniometer_q(pair.of(experiment), places)
+        q = sweeps.changed(pair.of).q(places)
         for cloud, members in found:
             moved = q @ _turn_or_mirror(q, cloud)
             if np.sqrt(np.mean((moved - cloud) ** 2)) < SAME_CLOUD * np.sqrt(np.mean(cloud**2)):
@@ -58,22 +59,22 @@ def classes(experiment: Experiment, places: Places) -> list[list[Pair]]:
     return [members for _, members in found]
 
 
-def fitting_pairs(experiment: Experiment, places: Places, basis: Array) -> list[Pair]:
+def fitting_pairs(sweeps: Sweeps, places: Places, basis: Array) -> list[Pair]:
     """The pairs with which the peaks fit the lattice too.
 
     Parameters
     ----------
-    experiment : Experiment
+    sweeps : Sweeps
         Refined.
     places : Places
         Of accepted peaks.
     basis : ndarray, shape (3, 3)
-        Rows a, b, c in the goniometer's frame of `experiment`.
+        Rows a, b, c in the goniometer's frame of the first sweep.
     """
-    q = goniometer_q(experiment, places)
+    q = sweeps.q(places)
     fitting = []
     for pair in PAIRS:
-        other = goniometer_q(pair.of(experiment), places)
+        other = sweeps.changed(pair.of).q(places)
         moved = other @ _turn_or_mirror(other, q)
         if (np.abs(deviations(basis, moved)).max(axis=1) < NEAR).mean() >= AS_GOOD:
             fitting.append(pair)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from tds2el.experiment.maxima import Maxima
 from tds2el.settings import Experiment
 
 Array = npt.NDArray[np.float64]
+NOT_GIVEN: Any = object()
 
 GRAZING = 0.05
 """Speed, per radian and |Q|, below which a node creeps through the Ewald sphere: its angle says little then."""
@@ -27,19 +29,26 @@ class Places:
         Pixels.
     angle_index : ndarray
         phi = phi of the first frame + angle_index·angular_step.
+    sweep : ndarray of int
+        Which of several sweeps, from 0; by default 0.
     """
 
     row: Array
     column: Array
     angle_index: Array
+    sweep: npt.NDArray[np.int64] = NOT_GIVEN
+
+    def __post_init__(self) -> None:
+        if self.sweep is NOT_GIVEN:
+            object.__setattr__(self, "sweep", np.zeros(len(self.row), dtype=np.int64))
 
     @classmethod
     def of(cls, maxima: Maxima) -> Places:
         """The places of a table of peaks."""
-        return cls(maxima.row, maxima.column, maxima.angle_index)
+        return cls(maxima.row, maxima.column, maxima.angle_index, maxima.sweep)
 
     def __getitem__(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Places:
-        return Places(self.row[chosen], self.column[chosen], self.angle_index[chosen])
+        return Places(self.row[chosen], self.column[chosen], self.angle_index[chosen], self.sweep[chosen])
 
     def __len__(self) -> int:
         return len(self.row)
@@ -48,6 +57,11 @@ class Places:
     def columns(self) -> Array:
         """Row, column and angle index, (n, 3)."""
         return np.column_stack([self.row, self.column, self.angle_index])
+
+    def moved(self, columns: Array) -> Places:
+        """The same peaks elsewhere: row, column and angle index (n, 3)."""
+        row, column, angle_index = columns.T
+        return Places(row, column, angle_index, self.sweep)
 
 
 def at_rest(experiment: Experiment) -> Experiment:

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el.align.points import GRAZING, Places, crossing_speed, motion_with_place
+from tds2el.align.sweeps import JointRetuning, Sweeps
 from tds2el.crystal.cell import Cell
 from tds2el.experiment.geometry import Geometry
-from tds2el.fit.retune import Retuning, determined
+from tds2el.fit.retune import determined
 from tds2el.settings import Experiment
 
 Array = npt.NDArray[np.float64]
@@ -39,7 +40,7 @@ class Refinement:
 
     Attributes
     ----------
-    retuning : Retuning
+    retuning : JointRetuning
         What was free, and what it moved.
     x : ndarray, shape (names,)
     sigma : ndarray, shape (names,)
@@ -52,7 +53,7 @@ class Refinement:
         Robust standard deviation of the residuals in row, column and angle index.
     """
 
-    retuning: Retuning
+    retuning: JointRetuning
     x: Array
     sigma: Array
     correlation: Array
@@ -61,17 +62,17 @@ class Refinement:
     spread: Array
 
     @property
-    def geometry(self) -> tuple[Experiment, Cell]:
-        """Experiment and cell."""
+    def geometry(self) -> tuple[Sweeps, Cell]:
+        """Sweeps and cell."""
         return self.retuning.geometry(self.x)
 
 
-def residuals(experiment: Experiment, cell: Cell, places: Places, hkl: IntArray) -> tuple[Array, Mask]:
+def residuals(sweeps: Sweeps, cell: Cell, places: Places, hkl: IntArray) -> tuple[Array, Mask]:
     """Row, column and angle index of peaks less those where their nodes should be seen.
 
     Parameters
     ----------
-    experiment, cell
+    sweeps, cell
     places : Places
     hkl : ndarray of int, shape (n, 3)
 
@@ -82,6 +83,13 @@ def residuals(experiment: Experiment, cell: Cell, places: Places, hkl: IntArray)
     crossing : ndarray of bool, shape (n,)
         Nodes that do more than graze it.
     """
+    residual, crossing = np.empty((len(places), 3)), np.empty(len(places), dtype=bool)
+    for experiment, here in sweeps.parts(places):
+        residual[here], crossing[here] = _residuals(experiment, cell, places[here], hkl[here])
+    return residual, crossing
+
+
+def _residuals(experiment: Experiment, cell: Cell, places: Places, hkl: IntArray) -> tuple[Array, Mask]:
     geometry = Geometry(experiment)
     nodes = hkl @ cell.B.T
     at = places.columns
@@ -89,7 +97,7 @@ def residuals(experiment: Experiment, cell: Cell, places: Places, hkl: IntArray)
     moves = motion_with_place(geometry, places)
     crossing = crossing_speed(moves, nodes, experiment.angular_step) > GRAZING
     for step in range(STEPS):
-        here = Places(*at.T)
+        here = places.moved(at)
         if step:
             moves = motion_with_place(geometry, here)
         miss = geometry.q_crystal(here.row, here.column, geometry.phi(here.angle_index)) - nodes
@@ -103,12 +111,14 @@ def residuals(experiment: Experiment, cell: Cell, places: Places, hkl: IntArray)
     return places.columns - at, crossing
 
 
-def refine(found: Retuning, places: Places, hkl: IntArray, errors: Array, start: Array, *, robust: bool) -> Refinement:
+def refine(
+    found: JointRetuning, places: Places, hkl: IntArray, errors: Array, start: Array, *, robust: bool
+) -> Refinement:
     """Least squares of the residuals over their errors, within the bounds.
 
     Parameters
     ----------
-    found : Retuning
+    found : JointRetuning
     places : Places
         Of indexed peaks.
     hkl : ndarray of int, shape (n, 3)
@@ -120,7 +130,8 @@ def refine(found: Retuning, places: Places, hkl: IntArray, errors: Array, start:
     """
     from scipy.optimize import least_squares
 
-    x = np.clip(start, found.lower, found.upper)
+    lower, upper = found.first.lower, found.first.upper
+    x = np.clip(start, lower, upper)
     residual, crossing = residuals(*found.geometry(x), places, hkl)
     places, hkl, errors = places[crossing], hkl[crossing], errors[crossing]
     sigma = total_errors(residual[crossing], errors)
@@ -141,7 +152,7 @@ def refine(found: Retuning, places: Places, hkl: IntArray, errors: Array, start:
             y[moving] = part
             return y
 
-        bounds = found.lower[moving], found.upper[moving]
+        bounds = lower[moving], upper[moving]
         inside = np.clip(
             x[moving], bounds[0] + 1e-9 * (bounds[1] - bounds[0]), bounds[1] - 1e-9 * (bounds[1] - bounds[0])
         )
@@ -157,7 +168,7 @@ def refine(found: Retuning, places: Places, hkl: IntArray, errors: Array, start:
         )
         x = whole(fitted.x)
         # The interior method stops short of a bound.
-        near = np.minimum(x - found.lower, found.upper - x) < AT_BOUND * (found.upper - found.lower)
+        near = np.minimum(x - lower, upper - x) < AT_BOUND * (upper - lower)
         at_bound[moving] = near[moving]
     residual, _ = residuals(*found.geometry(x), places, hkl)
     free = np.array([n for n in moving if not at_bound[n]], dtype=int)
@@ -200,14 +211,15 @@ def total_errors(residual: Array, errors: Array) -> Array:
     return np.asarray(np.maximum(total, np.maximum(LEAST_ERROR * scatter, 1e-6)))
 
 
-def _jacobian(found: Retuning, x: Array, places: Places, hkl: IntArray, sigma: Array) -> Array:
+def _jacobian(found: JointRetuning, x: Array, places: Places, hkl: IntArray, sigma: Array) -> Array:
     """∂(residual/σ)/∂x, (3n, names), as they are at the nodes: there Q(place, x) − G(x) = 0 defines the place."""
-    experiment, cell = found.geometry(x)
-    geometry = Geometry(experiment)
-    residual, _ = residuals(experiment, cell, places, hkl)
-    at = Places(*(places.columns - np.nan_to_num(residual)).T)
-    moves = motion_with_place(geometry, at)
-    change = found.derivatives(x, at.row, at.column, geometry.phi(at.angle_index), hkl)
+    sweeps, cell = found.geometry(x)
+    residual, _ = residuals(sweeps, cell, places, hkl)
+    at = places.moved(places.columns - np.nan_to_num(residual))
+    moves = np.empty((len(at), 3, 3))
+    for experiment, here in sweeps.parts(at):
+        moves[here] = motion_with_place(Geometry(experiment), at[here])
+    change = found.derivatives(x, at, hkl)
     slope = np.linalg.solve(moves, np.swapaxes(change, 1, 2))
     return np.asarray((slope / sigma[:, :, None]).reshape(3 * len(places), len(x)))
 

@@ -11,6 +11,7 @@ from tds2el import __version__
 from tds2el.align.align import Alignment
 from tds2el.align.orientation import describe_turn
 from tds2el.align.orientation_codes import describe
+from tds2el.align.sweeps import ANGLES
 from tds2el.crystal.cell import CELL_OPTIONS
 from tds2el.experiment.geometry import Geometry
 from tds2el.experiment.maxima import Maxima
@@ -24,7 +25,6 @@ SEVERAL = 5
 """Pairs of code and sign: more than an axis of rotation along e3 makes equal."""
 STRONG = 0.9
 """Correlations from here on are printed."""
-ANGLES = ("r1", "r2", "r3")
 
 
 def align_report(found: Alignment, maxima: Maxima) -> str:
@@ -45,6 +45,7 @@ def align_report(found: Alignment, maxima: Maxima) -> str:
         _orientation(found),
         _codes(found),
         _second(found),
+        _sweeps(found),
         "\n".join(f"- {note}" for note in found.notes),
     ]
     return "\n\n".join(_wrapped(section) for section in sections if section)
@@ -85,8 +86,8 @@ def _peaks(found: Alignment, maxima: Maxima) -> str:
 
 def _parameters(found: Alignment) -> str:
     """Geometry and cell: what was given, what came out, and how well it is known."""
-    refinement, retuning = found.refinement, found.refinement.retuning
-    experiment, cell = refinement.geometry
+    retuning = found.refinement.retuning.first
+    experiment, cell = found.experiment, found.cell
     values = {c.name: getattr(experiment, c.name) for c in retuning.corrections if c.name not in CELL_OPTIONS}
     values = {name: getattr(experiment, name) for name in ANGLES} | values
     values |= dict(zip(CELL_OPTIONS, cell.parameters, strict=True))
@@ -104,7 +105,7 @@ def _parameters(found: Alignment) -> str:
 
 
 def _sigma(found: Alignment, name: str) -> tuple[float, str]:
-    refinement, retuning = found.refinement, found.refinement.retuning
+    refinement, retuning = found.refinement, found.refinement.retuning.first
     if name in retuning.names:
         place = retuning.names.index(name)
         if name in refinement.held:
@@ -183,6 +184,21 @@ def _second(found: Alignment) -> str:
         axis = " ".join(f"{x:.3f}" for x in one.axis)
         near = ": a split crystal, or pieces of halos" if one.angle < SPLIT else ""
         lines.append(f"  {one.peaks} peaks, turned by {one.angle:.2f}° about ({axis}) in the crystal frame{near}")
+    return "\n".join(lines)
+
+
+def _sweeps(found: Alignment) -> str:
+    """How the sweeps go together."""
+    if not found.agreement:
+        return ""
+    lines = [f"{'sweep':>5s}{'peaks':>8s}{'accepted':>10s}{'r1':>12s}{'r2':>12s}{'r3':>12s}  own turn"]
+    for n, (one, e) in enumerate(zip(found.agreement, found.sweeps.experiments, strict=True), start=1):
+        turn = f"{one.angle:.3f}°" if np.isfinite(one.angle) else "too few peaks"
+        lines.append(f"{n:5d}{one.peaks:8d}{one.accepted:10d}{e.r1:12.4f}{e.r2:12.4f}{e.r3:12.4f}  {turn}")
+    lines.append(
+        "own turn: by which the crystal is turned, in the crystal frame, for the peaks of this sweep alone; parameters "
+        "above are those of sweep 1, and r1, r2, r3 of the others follow"
+    )
     return "\n".join(lines)
 
 

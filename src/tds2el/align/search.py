@@ -12,9 +12,10 @@ import numpy.typing as npt
 from tds2el.align.bravais import lattice_group
 from tds2el.align.lattice import MOST_POINTS, find_basis, likely_longest
 from tds2el.align.match import find_orientation
-from tds2el.align.orientation import angle_between, equivalents, orientation_of, orientation_of_basis
-from tds2el.align.orientation_codes import Pair, classes
-from tds2el.align.points import Places, goniometer_q
+from tds2el.align.orientation import angle_between, equivalents, orientation_of_basis
+from tds2el.align.orientation_codes import classes
+from tds2el.align.points import Places
+from tds2el.align.sweeps import Sweeps
 from tds2el.crystal.cell import Cell
 from tds2el.crystal.centring import lattice_letter
 from tds2el.errors import InputError
@@ -60,17 +61,17 @@ class Found:
 
     Attributes
     ----------
-    experiment : Experiment
+    sweeps : Sweeps
         With the code, sign and origins that fit; r1, r2, r3 are those of the start.
     basis : ndarray, shape (3, 3)
-        Rows a, b, c in the goniometer's frame, Å: of the known cell, or reduced.
+        Rows a, b, c in the goniometer's frame of the first sweep, Å: of the known cell, or reduced.
     share : float
         Of the bright peaks.
     exchanged : bool
         Whether the origins are exchanged.
     """
 
-    experiment: Experiment
+    sweeps: Sweeps
     basis: Array
     share: float
     exchanged: bool
@@ -81,12 +82,12 @@ def brightest(counts: Array) -> npt.NDArray[np.int64]:
     return np.argsort(-np.nan_to_num(counts), kind="stable")[:MOST_POINTS]
 
 
-def search(start: Experiment, places: Places, known: Known, any_code: bool) -> Found:
+def search(start: Sweeps, places: Places, known: Known, any_code: bool) -> Found:
     """The lattice that explains most of the peaks.
 
     Parameters
     ----------
-    start : Experiment
+    start : Sweeps
     places : Places
         Of the bright peaks.
     known : Known
@@ -102,72 +103,75 @@ def search(start: Experiment, places: Places, known: Known, any_code: bool) -> F
         raise InputError(
             f"maxima_file: {len(places)} peaks are too few to find a lattice; at least {FEWEST} are needed"
         )
-    groups = classes(start, places) if any_code else [[Pair(start.orientation_codes, False)]]
-    found = _best(_first(start, places, known, group, False) for group in groups)
-    if found.share < ENOUGH and abs(start.det_origin_X - start.det_origin_Y) > EXCHANGED:
-        other = replace(start, det_origin_X=start.det_origin_Y, det_origin_Y=start.det_origin_X)
-        second = _best(_first(other, places, known, group, True) for group in groups)
+    groups = _groups(start, places) if any_code else [[start]]
+    found = _best(_lattice(group[0], places, known, False) for group in groups)
+    first = start.first
+    if found.share < ENOUGH and abs(first.det_origin_X - first.det_origin_Y) > EXCHANGED:
+        second = _best(_lattice(group[0].changed(_exchanged), places, known, True) for group in groups)
         if second.share > found.share + 0.1:
             found = second
             log.warning(
                 "det_origin_X and det_origin_Y are exchanged: a lattice explains %.0f %% of the peaks with the origin "
                 "at row %g, column %g; X is the row",
                 100 * found.share,
-                other.det_origin_X,
-                other.det_origin_Y,
+                first.det_origin_Y,
+                first.det_origin_X,
             )
     if found.share < LEAST:
-        row, column = Geometry(start).direct_beam()
+        row, column = Geometry(start.first).direct_beam()
         code = "" if any_code else ", orientation_codes (None tries all)"
         raise InputError(
             f"no lattice explains the {len(places)} brightest peaks: the best one {100 * found.share:.0f} %; check "
             f"the direct beam (row {row:.1f}, column {column:.1f}), dist, lmbda, angular_step{code}"
             + (" and max_cell" if known.cell is None else " and the cell")
+            + (", and that the sweeps are of one indexing (align each by itself)" if len(start.experiments) > 1 else "")
         )
-    return _agreeing(found, start, places, known, groups)
+    return _agreeing(found, places, known, groups)
 
 
-def _first(start: Experiment, places: Places, known: Known, group: list[Pair], exchanged: bool) -> Found:
-    """The lattice for a class of pairs, whose members all explain the peaks alike: by that with the start's sign."""
-    experiment = _members(group)[0].of(start)
-    return _lattice(experiment, goniometer_q(experiment, places), known, exchanged)
+def _groups(start: Sweeps, places: Places) -> list[list[Sweeps]]:
+    """The start with the codes and signs of each class, whose members all explain the peaks alike.
+
+    Those that keep the start's sign of the rotation, if there are any.
+    """
+    groups = classes(start, places)
+    return [[start.changed(pair.of) for pair in [p for p in g if not p.reversed] or g] for g in groups]
 
 
-def _members(group: list[Pair]) -> list[Pair]:
-    """Those of a class that keep the start's sign of the rotation, if there are any."""
-    return [pair for pair in group if not pair.reversed] or group
-
-
-def _agreeing(found: Found, start: Experiment, places: Places, known: Known, groups: list[list[Pair]]) -> Found:
+def _agreeing(found: Found, places: Places, known: Known, groups: list[list[Sweeps]]) -> Found:
     """Of the members of the class found, which differ in how the lattice is turned, that nearest to the start."""
     cell = known.cell
-    group = next(g for g in groups if _members(g)[0].of(start) == _with_origins(found.experiment, start))
+    change = _exchanged if found.exchanged else _unchanged
+    group = next(g for g in groups if g[0].changed(change) == found.sweeps)
     if cell is None or not known.oriented:
         return found
-    others = (pair.of(_with_origins(start, found.experiment)) for pair in _members(group)[1:])
-    tried = [found, *(_lattice(e, goniometer_q(e, places), known, found.exchanged) for e in others)]
+    tried = [found, *(_lattice(other.changed(change), places, known, found.exchanged) for other in group[1:])]
     return min(tried, key=lambda one: _distance(one, cell, known.centring))
 
 
-def _with_origins(experiment: Experiment, other: Experiment) -> Experiment:
-    return replace(experiment, det_origin_X=other.det_origin_X, det_origin_Y=other.det_origin_Y)
+def _exchanged(experiment: Experiment) -> Experiment:
+    return replace(experiment, det_origin_X=experiment.det_origin_Y, det_origin_Y=experiment.det_origin_X)
 
 
-def _lattice(experiment: Experiment, q: Array, known: Known, exchanged: bool) -> Found:
+def _unchanged(experiment: Experiment) -> Experiment:
+    return experiment
+
+
+def _lattice(sweeps: Sweeps, places: Places, known: Known, exchanged: bool) -> Found:
+    q = sweeps.q(places)
     if known.cell is None:
         basis, share = find_basis(q, known.max_cell or likely_longest(q))
-        return Found(experiment, basis, share, exchanged)
-    start = orientation_of(experiment.r1, experiment.r2, experiment.r3) if known.oriented else None
+        return Found(sweeps, basis, share, exchanged)
+    start = sweeps.orientation if known.oriented else None
     U, share = find_orientation(q, known.cell, known.centring, start)
-    return Found(experiment, known.cell.A @ U.T, share, exchanged)
+    return Found(sweeps, known.cell.A @ U.T, share, exchanged)
 
 
 def _distance(found: Found, cell: Cell, centring: str | None) -> float:
     """Degrees from the start's orientation to the nearest that is equivalent to the one found."""
-    e = found.experiment
     U = orientation_of_basis(found.basis, cell)
     lattice = lattice_group(cell, lattice_letter(centring), exact=False)
-    return min(angle_between(one.U, orientation_of(e.r1, e.r2, e.r3)) for one in equivalents(U, cell, lattice))
+    return min(angle_between(one.U, found.sweeps.orientation) for one in equivalents(U, cell, lattice))
 
 
 def _best(found: Iterable[Found]) -> Found:

@@ -43,8 +43,9 @@ def main() -> int:
 
 
 def _align(settings: Settings) -> None:
-    from tds2el.align.align import align
-    from tds2el.align.files import ALIGNED, TAGGED, changed_options, write_alignment, write_points
+    from tds2el.align.agreement import DISAGREES
+    from tds2el.align.align import align, places_of, sweeps_of
+    from tds2el.align.files import TAGGED, aligned_files, changed_options, write_alignment, write_points
     from tds2el.align.report import align_report, summary
     from tds2el.crystal.cell import Cell
     from tds2el.experiment.geometry import Geometry
@@ -52,30 +53,42 @@ def _align(settings: Settings) -> None:
 
     folder = settings.run.output_folder
     maxima = read_maxima(settings.align.maxima_file or folder / "maxima.h5", "maxima_file")
-    assert settings.experiment is not None  # which load_settings insists on
-    row, column = Geometry(settings.experiment).direct_beam()
-    log.info("%d peaks; direct beam at row %.2f, column %.2f", len(maxima.row), row, column)
+    places, sweeps = places_of(maxima, settings), sweeps_of(settings)
+    beams = [Geometry(experiment).direct_beam() for experiment in sweeps.experiments]
+    shown = "; ".join(dict.fromkeys(f"row {row:.2f}, column {column:.2f}" for row, column in beams))
+    log.info("%d peaks; direct beam at %s", len(maxima.row), shown)
     if settings.align.transform_only:
         if settings.values["orientation_codes"] is None:
             log.warning("orientation_codes = None: transform_only takes 0")
         cell = None if settings.crystal.cell is None else Cell(*settings.crystal.cell)
-        write_points(folder, maxima, settings.experiment, cell)
+        write_points(folder, maxima, places, sweeps, cell)
         log.info("points in reciprocal space in %s and %s", folder / "q3d.txt", folder / "q3d.h5")
         return
     found = align(maxima, settings)
     report = align_report(found, maxima)
     log.debug("%s", report)
-    missing = write_alignment(folder, maxima, found, settings, report)
+    missing = write_alignment(folder, maxima, places, found, settings, report)
     log.info("%s", summary(found))
-    elsewhere = [
+    for n, one in enumerate(found.agreement):
+        if one.angle > DISAGREES:
+            log.warning(
+                "sweep %d (%s): its peaks alone turn the crystal by %s; correct its r1, r2, r3 or its goniometer's "
+                "angles, or align it by itself",
+                n + 1,
+                settings.sweeps[n].conf_file.name,
+                one.turn(),
+            )
+    files = aligned_files(folder, found, settings)
+    elsewhere = dict.fromkeys(
         name
-        for name in changed_options(found, settings)
-        if settings.input_file != settings.conf_file and settings.where[name].startswith(settings.input_file.name)
-    ]
+        for _, experiment, own in files
+        for name in changed_options(found, experiment, own)
+        if own.input_file != own.conf_file and own.where[name].startswith(own.input_file.name)
+    )
     if elsewhere:
         log.warning("take out of %s before its next use: %s", settings.input_file, ", ".join(elsewhere))
     if missing:
-        log.info("%s has lines that the conf_file had not: %s", ALIGNED, ", ".join(missing))
-    log.info(
-        "peaks with hkl in %s, refined geometry in %s, all numbers in align.txt", folder / TAGGED, folder / ALIGNED
-    )
+        names, have = ", ".join(path.name for path, _, _ in files), "has" if len(files) == 1 else "have"
+        log.info("%s %s lines that the conf_file had not: %s", names, have, ", ".join(missing))
+    written = ", ".join(str(path) for path, _, _ in files)
+    log.info("peaks with hkl in %s, refined geometry in %s, all numbers in align.txt", folder / TAGGED, written)

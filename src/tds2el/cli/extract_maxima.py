@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from tds2el.errors import InputError
 from tds2el.parallel import World
 
 if TYPE_CHECKING:
+    from tds2el.experiment.maxima import Maxima
     from tds2el.peaks.search import Search
     from tds2el.settings import PeakSettings, Settings
 
@@ -25,7 +27,7 @@ HELP = (
     "Find the Bragg peaks in the frames that the par-file names: a table of them for tds2el align, and a picture. "
     "docs/peaks.md tells how."
 )
-PICTURE = "maxima.png"
+PICTURE, PICTURE_OF_SWEEP = "maxima.png", "maxima_{}.png"
 
 
 def main() -> int:
@@ -36,7 +38,7 @@ def main() -> int:
 
 
 def run(arguments: argparse.Namespace, world: World) -> None:
-    """Search on all ranks; the first writes table and picture (collective).
+    """Search on all ranks, one sweep after the other; the first writes table and pictures (collective).
 
     Raises
     ------
@@ -50,8 +52,17 @@ def run(arguments: argparse.Namespace, world: World) -> None:
     world.attempt(lambda: _check(path))
     if world.rank == 0:
         log.info("%s", _criterion(settings.peaks))
-    found = search(settings, world)
-    world.attempt(lambda: None if found is None else _tell_and_write(found, settings, path))
+    members = settings.sweeps or (settings,)
+    tables: list[Maxima] = []
+    for number, member in enumerate(members, start=1):
+        if settings.sweeps and world.rank == 0:
+            log.info("sweep %d of %d: %s", number, len(members), member.conf_file)
+        found = search(member, world)
+        picture = PICTURE_OF_SWEEP.format(number) if settings.sweeps else PICTURE
+        own = world.attempt(partial(_tell_and_draw, found, member, picture))
+        if own is not None:
+            tables.append(own)
+    world.attempt(lambda: _write(tables, path) if world.rank == 0 else None)
 
 
 def _check(path: Path) -> None:
@@ -66,8 +77,17 @@ def _criterion(options: PeakSettings) -> str:
     return f"peaks: {size} that exceed their surroundings by {options.maxima_sigma:g} times their noise"
 
 
-def _tell_and_write(search: Search, settings: Settings, path: Path) -> None:
-    from tds2el.experiment.maxima import write_maxima
+def _write(tables: list[Maxima], path: Path) -> None:
+    from tds2el.experiment.maxima import joined, write_maxima
+
+    write_maxima(path, joined(tables), "maxima_file")
+    log.info("peaks in %s", path)
+
+
+def _tell_and_draw(search: Search | None, settings: Settings, picture: str) -> Maxima | None:
+    """The peaks of a sweep, on the rank that has them."""
+    if search is None:
+        return None
     from tds2el.view.maxima import maxima_picture
     from tds2el.view.style import save
 
@@ -116,7 +136,6 @@ def _tell_and_write(search: Search, settings: Settings, path: Path) -> None:
     log.info("left out: %d regions of fewer than %d pixels", found.small, options.maxima_min_pixels)
     for frame, (number, background) in enumerate(zip(per_frame, search.background, strict=True)):
         log.debug("%s: %d peaks, background %.4g", scan.series.names[frame], number, background)
-    write_maxima(path, maxima, "maxima_file")
-    picture = settings.run.output_folder / PICTURE
-    save(maxima_picture(maxima, search.background, scan.series, scan.masks), picture)
-    log.info("peaks in %s, picture in %s", path, picture)
+    save(maxima_picture(maxima, search.background, scan.series, scan.masks), settings.run.output_folder / picture)
+    log.info("picture in %s", settings.run.output_folder / picture)
+    return maxima

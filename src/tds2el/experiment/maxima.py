@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,12 @@ class Cloud:
 
     Q: npt.NDArray[np.float64]
     axes: npt.NDArray[np.float64] | None
+
+
+def joined(tables: Sequence[Maxima]) -> Maxima:
+    """The tables of several sweeps, one after the other, with the number of each in `sweep`."""
+    numbered = [replace(table, sweep=np.full(len(table.row), n)) for n, table in enumerate(tables)]
+    return Maxima(**{name: np.concatenate([getattr(t, name) for t in numbered]) for name in COLUMNS | FURTHER})
 
 
 def write_maxima(path: str | Path, maxima: Maxima, option: str = "file_maxima", cloud: Cloud | None = None) -> None:

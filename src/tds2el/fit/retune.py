@@ -123,10 +123,21 @@ class Retuning:
                 rows[:, :, :columns] += moves[:, None] * mixing[names.index(correction.name)]
         return rows
 
-    def derivatives(self, x: Array, row: Array, column: Array, phi: Array, hkl: npt.NDArray[np.int64]) -> Array:
-        """∂(Q − G)/∂ free parameters at x, (n, names, 3), of pixels on frames at phi (degrees) and their nodes."""
+    def derivatives(
+        self,
+        x: Array,
+        row: Array,
+        column: Array,
+        phi: Array,
+        hkl: npt.NDArray[np.int64],
+        now: Motion | None = None,
+    ) -> Array:
+        """∂(Q − G)/∂ free parameters at x, (n, names, 3), of pixels on frames at phi (degrees) and their nodes.
+
+        `now` is the motion at x, for a crystal that is turned in another way than by r1, r2, r3 of its own.
+        """
         experiment, cell = self.geometry(x)
-        now = motion(self.experiment, experiment, self.moved)
+        now = motion(self.experiment, experiment, self.moved) if now is None else now
         moves = derivatives_of_q(now, *Geometry(self.experiment).entry(row, column), phi)
         total = np.zeros((len(row), len(self.names), 3))
         for place, correction in enumerate(self.corrections):
