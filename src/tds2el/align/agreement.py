@@ -1,4 +1,4 @@
-"""Whether the sweeps of a crystal agree on how it is turned: the peaks of each alone against the common lattice."""
+"""Whether the sweeps of a crystal agree on how it is turned: the peaks of each against those of the others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WORSE = 0.7
 TURNED = 1.0
 """Degrees beyond which no refinement will bring a sweep to the others."""
 DISAGREES = 0.1
-"""Degrees by which a sweep's own peaks may turn the crystal without a warning."""
+"""Degrees by which a sweep may turn the crystal without a warning."""
 CLIPPED = 3.0
 """Standard deviations beyond which a peak does not count for a sweep's own turn."""
 
@@ -42,7 +42,7 @@ class Agreement:
     ----------
     peaks, accepted : int
     angle : float
-        Degrees by which its peaks alone turn the crystal; NaN for too few peaks.
+        Degrees by which its peaks turn the crystal against those of the others; NaN for too few peaks.
     axis : ndarray, shape (3,)
         About which, in the crystal frame.
     """
@@ -86,8 +86,9 @@ def check_agreement(
     if shares[worst] >= WORSE * best:
         return
     own, share = find_orientation(parts[worst], cell, centring, U)
+    others = _refined(U, q[places.sweep != worst], cell, centring)
     same = equivalents(own, cell, lattice_group(cell, lattice_letter(centring), exact=False))
-    angle, axis = min((turn_of(U, one.U) for one in same), key=lambda turn: turn[0])
+    angle, axis = min((turn_of(others, one.U) for one in same), key=lambda turn: turn[0])
     if angle > TURNED and share > shares[worst] / WORSE:
         turn = Agreement(len(parts[worst]), 0, angle, axis).turn()
         raise InputError(
@@ -99,18 +100,19 @@ def check_agreement(
 
 def agreements(sweeps: Sweeps, cell: Cell, centring: str | None, places: Places, accepted: Mask) -> list[Agreement]:
     """Each sweep's peaks, and how they turn the crystal if all the rest is as refined."""
-    U, all_q = sweeps.orientation, sweeps.q(places)
+    U, q = sweeps.orientation, sweeps.q(places)
     found = []
     for _, here in sweeps.parts(places):
-        q = all_q[here]
         angle, axis = np.nan, np.zeros(3)
-        if len(q) >= FEWEST:
-            angle, axis = turn_of(U, _own_orientation(U, q, cell, centring))
-        found.append(Agreement(len(q), int(accepted[here].sum()), angle, axis))
+        if min(here.sum(), (~here).sum()) >= FEWEST:
+            own, others = (_refined(U, q[chosen], cell, centring) for chosen in (here, ~here))
+            angle, axis = turn_of(others, own)
+        found.append(Agreement(int(here.sum()), int(accepted[here].sum()), angle, axis))
     return found
 
 
-def _own_orientation(U: Array, q: Array, cell: Cell, centring: str | None) -> Array:
+def _refined(U: Array, q: Array, cell: Cell, centring: str | None) -> Array:
+    """The orientation turned to the points, without those that are far from their nodes."""
     own = polished(U, q, cell, centring)
     hkl, indexed = index(cell.A @ own.T, q, centring, ROUGH)
     g, q = hkl[indexed] @ cell.B.T, q[indexed]

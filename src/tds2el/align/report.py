@@ -191,13 +191,13 @@ def _sweeps(found: Alignment) -> str:
     """How the sweeps go together."""
     if not found.agreement:
         return ""
-    lines = [f"{'sweep':>5s}{'peaks':>8s}{'accepted':>10s}{'r1':>12s}{'r2':>12s}{'r3':>12s}  own turn"]
+    lines = [f"{'sweep':>5s}{'peaks':>8s}{'accepted':>10s}{'r1':>12s}{'r2':>12s}{'r3':>12s}  turned"]
     for n, (one, e) in enumerate(zip(found.agreement, found.sweeps.experiments, strict=True), start=1):
         turn = f"{one.angle:.3f}°" if np.isfinite(one.angle) else "too few peaks"
         lines.append(f"{n:5d}{one.peaks:8d}{one.accepted:10d}{e.r1:12.4f}{e.r2:12.4f}{e.r3:12.4f}  {turn}")
     lines.append(
-        "own turn: by which the crystal is turned, in the crystal frame, for the peaks of this sweep alone; parameters "
-        "above are those of sweep 1, and r1, r2, r3 of the others follow"
+        "turned: what lies between the orientation by this sweep's peaks and that by the others'; the parameters above "
+        "are those of sweep 1: r1, r2, r3 of the others follow, all else is corrected by the same amount"
     )
     return "\n".join(lines)
 

@@ -43,6 +43,8 @@ def main() -> int:
 
 
 def _align(settings: Settings) -> None:
+    import numpy as np
+
     from tds2el.align.agreement import DISAGREES
     from tds2el.align.align import align, places_of, sweeps_of
     from tds2el.align.files import TAGGED, aligned_files, changed_options, write_alignment, write_points
@@ -69,15 +71,16 @@ def _align(settings: Settings) -> None:
     log.debug("%s", report)
     missing = write_alignment(folder, maxima, places, found, settings, report)
     log.info("%s", summary(found))
-    for n, one in enumerate(found.agreement):
-        if one.angle > DISAGREES:
-            log.warning(
-                "sweep %d (%s): its peaks alone turn the crystal by %s; correct its r1, r2, r3 or its goniometer's "
-                "angles, or align it by itself",
-                n + 1,
-                settings.sweeps[n].conf_file.name,
-                one.turn(),
-            )
+    turns = np.nan_to_num([one.angle for one in found.agreement])
+    if turns.max(initial=0) > DISAGREES:
+        worst = int(turns.argmax())
+        log.warning(
+            "sweep %d (%s): its crystal is turned by %s against that of the other sweeps; correct its r1, r2, r3 or "
+            "its goniometer's angles, or align it by itself",
+            worst + 1,
+            settings.sweeps[worst].conf_file.name,
+            found.agreement[worst].turn(),
+        )
     files = aligned_files(folder, found, settings)
     elsewhere = dict.fromkeys(
         name
