@@ -21,7 +21,7 @@ TABLE: dict[str, tuple[Option, ...]] = {
         Option("conf_file", FILE, None,
                "the second par-file, with experiment and calculation", needed=("every run",)),
         Option("sweeps", kinds.FILES, None,
-               "instead of conf_file: one for each sweep of a crystal, harvested and fitted together"),
+               "instead of conf_file: one for each sweep of a crystal, aligned, harvested and fitted together"),
         Option("output_folder", optional(FILE), None, "folder for the results; None: that of input.par"),
         Option("load_from_file", optional(FILE), None, "harvest file to reuse; None: harvest"),
         Option("save_to_file", optional(FILE), None,

@@ -192,7 +192,7 @@ def test_a_sweep_that_does_not_agree_is_named(make_table, settings):
     true = [E, GONIOMETER, FOLDED]
     maxima, _ = tables(make_table, true, TRICLINIC)
     wrong = [E, turned(GONIOMETER, orientation(GONIOMETER) @ rotation(2, 4.0)), FOLDED]
-    with pytest.raises(InputError, match=r"sweep 2 \(conf_2\.par\) does not agree") as refused:
+    with pytest.raises(InputError, match=r"sweep 2 \(.*conf_2\.par\) does not agree") as refused:
         align(maxima, settings(wrong, TRICLINIC, variations=VARIATIONS))
     said = str(refused.value)
     assert "\n" not in said
@@ -211,7 +211,7 @@ def test_a_small_disagreement_is_measured(make_table, settings):
 
 @pytest.mark.parametrize(
     ("numbers", "says"),
-    [(0, r"no peak of sweep 2 \(conf_2\.par\)"), (3, "peaks of sweep 3, but sweeps names 2 conf_files")],
+    [(0, r"no peak of sweep 2 \(.*conf_2\.par\)"), (3, "peaks of sweep 3, but sweeps names 2 conf_files")],
 )
 def test_a_table_of_other_sweeps_is_refused(make_table, settings, numbers, says):
     maxima, _ = tables(make_table, [E, GONIOMETER], TRICLINIC)

@@ -14,7 +14,6 @@ from tds2el.align.index import index
 from tds2el.align.match import explained, find_orientation, polished
 from tds2el.align.orientation import equivalents, nearest_rotation, turn_of
 from tds2el.align.points import Places
-from tds2el.align.refine import MAD
 from tds2el.align.search import FEWEST, brightest
 from tds2el.align.sweeps import Sweeps
 from tds2el.crystal.cell import Cell
@@ -30,8 +29,10 @@ TURNED = 1.0
 """Degrees beyond which no refinement will bring a sweep to the others."""
 DISAGREES = 0.1
 """Degrees by which a sweep may turn the crystal without a warning."""
-CLIPPED = 3.0
-"""Standard deviations beyond which a peak does not count for a sweep's own turn."""
+CLIPPED, CLIPPINGS = 2.0, 8
+"""Medians of the distances to nodes beyond which a peak does not count for a sweep's own turn, and how often anew."""
+LEAST = 5
+"""Peaks that tell a turn."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,10 @@ def _refined(U: Array, q: Array, cell: Cell, centring: str | None) -> Array:
     own = polished(U, q, cell, centring)
     hkl, indexed = index(cell.A @ own.T, q, centring, ROUGH)
     g, q = hkl[indexed] @ cell.B.T, q[indexed]
-    miss = np.linalg.norm(q - g @ own.T, axis=1)
-    near = miss <= CLIPPED * MAD * np.median(miss) if len(miss) else np.zeros(0, dtype=bool)
-    return nearest_rotation(q[near].T @ g[near]) if near.sum() >= FEWEST else own
+    for _ in range(CLIPPINGS):
+        miss = np.linalg.norm(q - g @ own.T, axis=1)
+        near = miss <= CLIPPED * np.median(miss) if len(miss) else np.zeros(0, dtype=bool)
+        if near.sum() < LEAST:
+            break
+        own = nearest_rotation(q[near].T @ g[near])
+    return own

@@ -145,7 +145,7 @@ def align(maxima: Maxima, settings: Settings) -> Alignment:
     same, chosen = _choose(found.sweeps, U, cell, centring, places[bright], known.oriented)
     sweeps = found.sweeps.oriented(same[chosen].U)
     if settings.sweeps:
-        check_agreement(sweeps, cell, centring, places, maxima.counts, [s.conf_file.name for s in settings.sweeps])
+        check_agreement(sweeps, cell, centring, places, maxima.counts, [str(s.conf_file) for s in settings.sweeps])
     if known.oriented and options.variations is not None and not {c.name for c in options.variations} & set(ANGLES):
         sweeps, note = _as_given(found.sweeps, sweeps, cell, centring, places[bright])
         notes += note
@@ -220,7 +220,7 @@ def places_of(maxima: Maxima, settings: Settings) -> Places:
     for n in expected if settings.sweeps else ():
         if n not in numbers:
             raise InputError(
-                f"maxima_file = {path}: no peak of sweep {n + 1} ({settings.sweeps[n].conf_file.name}); search the "
+                f"maxima_file = {path}: no peak of sweep {n + 1} ({settings.sweeps[n].conf_file}); search the "
                 "frames of all sweeps together, or leave it out of sweeps"
             )
     codes = [member.values["orientation_codes"] for member in settings.sweeps]

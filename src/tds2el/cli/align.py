@@ -76,9 +76,9 @@ def _align(settings: Settings) -> None:
         worst = int(turns.argmax())
         log.warning(
             "sweep %d (%s): its crystal is turned by %s against that of the other sweeps; correct its r1, r2, r3 or "
-            "its goniometer's angles, or align it by itself",
+            "its goniometer's angles, let variations move more of the geometry, or align it by itself",
             worst + 1,
-            settings.sweeps[worst].conf_file.name,
+            settings.sweeps[worst].conf_file,
             found.agreement[worst].turn(),
         )
     files = aligned_files(folder, found, settings)
