@@ -116,7 +116,7 @@ def align(maxima: Maxima, settings: Settings) -> Alignment:
     Raises
     ------
     InputError
-        If the table does not suit, no lattice is found, or the symmetry given does not fit it.
+        If the table does not suit, no lattice is found, sweeps do not agree, or the symmetry given does not fit.
     """
     members = settings.sweeps or (settings,)
     start = sweeps_of(settings)
