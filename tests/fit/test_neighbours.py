@@ -27,6 +27,7 @@ SETTINGS = FitSettings(
     CGUESS=None, doMinimisation=True, nred=1, ftol=1e-5, scale="held", relative_error=0.0, device="CPU", REPLICA=False,
     A_variables=None, fit_centres=True, baseline="constant", model="elastic", dispersion=True, spot_gradient=True,
     internal_strain=True, dispersion_terms=None, background_scale="monitor", reject=None, spot_filter=None,
+    known=None, expansion=None, heat_capacity=None, profile_likelihood=False, bootstrap=0,
 )  # fmt: skip
 
 

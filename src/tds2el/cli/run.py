@@ -265,7 +265,7 @@ def _fit(
     pixels = retuning is not None or options.reject is not None
     quality = quality_of_all()
 
-    around = Around.of(harvest, experiment, crystal.centring, options)
+    around = Around.of(harvest, crystal.centring, options)
 
     def points_of(blobs: npt.NDArray[np.int64]) -> FitData:
         return with_surroundings(fit_data(harvest, blobs, options.nred, pixels=pixels, team=team), around)

@@ -17,7 +17,7 @@ from tds2el.fit.rocking import mosaicity_of
 from tds2el.harvest.file import HarvestFile
 from tds2el.harvest.nodes import node_names
 from tds2el.model.engine import Points
-from tds2el.settings import Experiment, FitSettings
+from tds2el.settings import FitSettings
 
 log = logging.getLogger("tds2el")
 
@@ -33,7 +33,10 @@ class Around:
 
     Attributes
     ----------
-    geometry : Geometry
+    geometries : list of Geometry
+        Of each sweep.
+    sweep : ndarray of int
+        Of each blob of the harvest.
     cell : Cell
     centring : str or None
     mosaicity : float
@@ -41,14 +44,15 @@ class Around:
     settings : FitSettings
     """
 
-    geometry: Geometry
+    geometries: list[Geometry]
+    sweep: npt.NDArray[np.int64]
     cell: Cell
     centring: str | None
     mosaicity: float
     settings: FitSettings
 
     @classmethod
-    def of(cls, harvest: HarvestFile, experiment: Experiment, centring: str | None, settings: FitSettings) -> Around:
+    def of(cls, harvest: HarvestFile, centring: str | None, settings: FitSettings) -> Around:
         """With the mosaicity that is given, or that the harvest's peaks show.
 
         Raises
@@ -56,19 +60,21 @@ class Around:
         InputError
             No peak shows it.
         """
-        geometry, given = Geometry(experiment), settings.mosaicity
-        if not isinstance(given, str) or settings.resolution is False:
-            return cls(geometry, harvest.cell, centring, 0.0 if isinstance(given, str) else given, settings)
-        found, number = mosaicity_of(harvest, geometry)
-        log.info("mosaicity %.4f°, the median of %d reflections", found, number)
-        return cls(geometry, harvest.cell, centring, found, settings)
+        geometries = [Geometry(experiment) for experiment in harvest.experiments]
+        mosaicity = 0.0
+        if not isinstance(settings.mosaicity, str):
+            mosaicity = settings.mosaicity
+        elif settings.resolution is not False:
+            mosaicity, number = mosaicity_of(harvest, geometries)
+            log.info("mosaicity %.4f°, the median of %d reflections", mosaicity, number)
+        return cls(geometries, harvest.sweep, harvest.cell, centring, mosaicity, settings)
 
     def resolution(self, data: FitData) -> Resolution:
         """What the halos of the spots are smeared by, whether or not the fit takes it into account."""
         bandwidth, pixel = self.settings.bandwidth, self.settings.pixel_response
         axes = [
-            smeared_axes(node, float(angle), self.geometry, self.mosaicity, bandwidth, pixel)
-            for node, angle in zip(data.points.nodes, data.angle, strict=True)
+            smeared_axes(node, float(angle), self.geometries[self.sweep[blob]], self.mosaicity, bandwidth, pixel)
+            for node, angle, blob in zip(data.points.nodes, data.angle, data.blobs, strict=True)
         ]
         return resolution(axes, inner_radius(data.points))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -47,12 +49,12 @@ def rocking_variance(
     return max(-(step**2) / mean - step**2 / 12, 0.0) if mean < 0 else float("nan")
 
 
-def mosaicity_of(harvest: HarvestFile, geometry: Geometry) -> tuple[float, int]:
+def mosaicity_of(harvest: HarvestFile, geometries: Sequence[Geometry]) -> tuple[float, int]:
     """Standard deviation of the orientation of the blocks about any axis, in degrees, and from how many reflections.
 
     The median over the blobs whose peaks are not saturated. At a fixed pixel Q moves along axis × G, across G, so that
     the rocking curve has the mosaic spread times |G|/|axis × G|. What else widens it, such as the beam's divergence,
-    is taken for mosaicity.
+    is taken for mosaicity. `geometries`: of each sweep.
 
     Raises
     ------
@@ -60,11 +62,12 @@ def mosaicity_of(harvest: HarvestFile, geometry: Geometry) -> tuple[float, int]:
         No peak is seen in three frames without being saturated.
     """
     found = []
-    step = abs(geometry.experiment.angular_step)
     for blob in np.flatnonzero(harvest.n_peaks).tolist():
         counts = harvest.peaks(blob)[0]
         if counts.max() >= harvest.saturation:
             continue
+        geometry = geometries[harvest.sweep[blob]]
+        step = abs(geometry.experiment.angular_step)
         variance = rocking_variance(*harvest.peak_pixels(blob), counts.astype(float), step)
         node = harvest.centre[blob]
         across = np.linalg.norm(np.cross(geometry.phi_axis, node)) / np.linalg.norm(node)
