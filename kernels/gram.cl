@@ -78,7 +78,7 @@ INLINE void terms_of(vec3 q, real N, real kappa,
     real weight = k * k * k * inverse;
 #if BACKGROUND
 #if TAU
-    model->columns[N_COLUMNS - 2] = B * (inverse * variance);
+    model->columns[N_COLUMNS - 2 - NEIGHBOURS] = B * (inverse * variance);
 #endif
     weight *= share;  // of the information, which the background's own variance leaves
     half_deviance *= share;

@@ -9,7 +9,7 @@
 //
 // Prepended by the host (see tds2el.model.source): VEC, DOUBLE, LOCAL; the columns, of which there are N_COLUMNS, in
 // their order: N_CONSTANTS, N_DISPERSION, SCALE, TURNS, PLANES, BEAMS, LAMBDA, NODE, CENTRE, FORM (∂S/∂g), INTERNAL
-// (∂S/∂H), then S and 1, SLOPE, TAU, residual; MOTION, BACKGROUND and EXPANDED; RELATIVE_ERROR; and macros for the structure
+// (∂S/∂H), then S and 1, SLOPE, TAU, NEIGHBOURS (S_j), residual; PLACES; MOTION, BACKGROUND and EXPANDED; RELATIVE_ERROR; and macros for the structure
 // of the tensors at hand: CHRISTOFFEL(M, G, X) and STRESS(M, C, E) give Γ and σ without the coefficients that are always 0,
 // QUARTIC(M, T, X) gives T(q), PRODUCTS(X) lists the products ε_I ε_J that some ∂S/∂p needs, DERIVATIVES(OUT) combines
 // them, DISPERSIONS(OUT, W, X) gives ∂S/∂p of T, BENDING(OUT, T, W) contracts T with W, and BENDING_SLOPE(OUT, C, X)
@@ -246,29 +246,41 @@ typedef struct {
 #define PLACE_VALUE
 #endif
 
-// Per blob: node (3), shift of q (3), factor, baseline, floor of the model, τ, slope (3), g (3), H (6).
-#define BLOB_SIZE 22
+// Per blob: node (3), shift of q (3), factor, baseline, floor of the model, τ, slope (3), g (3), H (6). Where S is averaged
+// over PLACES or more, or there are NEIGHBOURS, also the numbers of both; for each place its weight, shift (3) and turn (3);
+// for each neighbour f_j/f and a_j (3).
+#define BLOB_AROUND 22
+#if PLACES
+#define BLOB_SIZE (BLOB_AROUND + 2 + 7 * PLACES + 4 * NEIGHBOURS)
+#else
+#define BLOB_SIZE BLOB_AROUND
+#endif
 #define BLOB_FORM 13
 #define BLOB_INTERNAL 16
 
-// b: what the blob has of its own. `tensor`: 36 coefficients of Γ, the 36 entries of C, a, t₀, t₁, t₂ of the quantum sum, and
-// the 6 × 15 coefficients of T. Returns q at the current geometry and centre; a pixel that is not used may lie where the
-// model has its pole, and is evaluated elsewhere.
-INLINE vec3 evaluate(vec3 q, mask used, __global const float *b, __constant const float *tensor, int n_max,
-                     pixel_model *out PLACE_ARGUMENT) {
-    vec3 node = {REAL(b[0]), REAL(b[1]), REAL(b[2])};
-#if MOTION
-    vec3 lab, direction;
-    real inverse;
-    q = plus(q, REAL(1.0f), change_of_q(motion, at, &lab, &direction, &inverse));
+#if NEIGHBOURS
+#define OF_OWN(x) (own * (x))  // what neighbours do not have
+#else
+#define OF_OWN(x) (x)
 #endif
-    q.x = WHERE(used, q.x, node.x);
-    q.y = WHERE(used, q.y, node.y);
-    q.z = WHERE(used, q.z, node.z);
+#if MOTION
+#define RAY_ARGUMENT , __constant const float *motion, place at, vec3 lab, vec3 direction, real inverse
+#define RAY_VALUE , motion, at, lab, direction, inverse
+#else
+#define RAY_ARGUMENT
+#define RAY_VALUE
+#endif
+
+// S and the columns up to it, of the halo of a node at q. b: what the blob has of its own; `own` is 1 for its node, 0 for
+// neighbours. `tensor`: 36 coefficients of Γ, the 36 entries of C, a, t₀, t₁, t₂ of the quantum sum, and the 6 × 15
+// coefficients of T.
+INLINE void halo(vec3 q, vec3 node, float own, __global const float *b, __constant const float *tensor, int n_max,
+                 pixel_model *out RAY_ARGUMENT) {
     vec3 Q = plus(node, REAL(1.0f), q);
 #if INTERNAL
     __global const float *h = b + BLOB_INTERNAL;
-    sym3 mixing = {REAL(h[0]), REAL(h[1]), REAL(h[2]), REAL(h[3]), REAL(h[4]), REAL(h[5])};
+    sym3 mixing = {REAL(OF_OWN(h[0])), REAL(OF_OWN(h[1])), REAL(OF_OWN(h[2])),
+                   REAL(OF_OWN(h[3])), REAL(OF_OWN(h[4])), REAL(OF_OWN(h[5]))};
     Q = plus(Q, REAL(1.0f), times(mixing, q));
 #endif
     sym3 gamma = christoffel(tensor, q), stiff = gamma;
@@ -276,6 +288,9 @@ INLINE vec3 evaluate(vec3 q, mask used, __global const float *b, __constant cons
     real quartics[15];
     quartic_monomials(q, quartics);
     sym3 bent;
+#if NEIGHBOURS
+    for (int k = 0; k < 15; ++k) quartics[k] *= own;
+#endif
     QUARTIC(bent, tensor + QUARTICS, quartics)
     stiff.xx += bent.xx;
     stiff.yy += bent.yy;
@@ -383,7 +398,7 @@ INLINE vec3 evaluate(vec3 q, mask used, __global const float *b, __constant cons
     cubic_monomials(q, cubics);
     BENDING(bending, tensor + QUARTICS, weights)
     BENDING_SLOPE(slope, bending, cubics)
-    by_small = plus(by_small, REAL(0.5f), slope);
+    by_small = plus(by_small, REAL(OF_OWN(0.5f)), slope);
 #endif
     DERIVATIVES(out->columns)
 #if N_DISPERSION
@@ -398,7 +413,7 @@ INLINE vec3 evaluate(vec3 q, mask used, __global const float *b, __constant cons
 #if FORM
     {
         __global const float *g = b + BLOB_FORM;
-        real form = 1.0f + g[0] * q.x + g[1] * q.y + g[2] * q.z, whole = form * form, along = form * s;
+        real form = 1.0f + OF_OWN(g[0] * q.x + g[1] * q.y + g[2] * q.z), whole = form * form, along = OF_OWN(form * s);
 #pragma unroll
         for (int k = 0; k < AFTER_CONSTANTS; ++k) out->columns[k] *= whole;
         s *= whole;
@@ -415,7 +430,7 @@ INLINE vec3 evaluate(vec3 q, mask used, __global const float *b, __constant cons
     }
 #endif
 #if INTERNAL
-    strain(plus(by_big, REAL(1.0f), by_big), q, out->columns + SIGNAL - 6);
+    strain(plus(zero, REAL(OF_OWN(2.0f)), by_big), q, out->columns + SIGNAL - 6);
 #endif
     out->s = s;
 #if AFTER_GEOMETRY > AFTER_CONSTANTS
@@ -456,6 +471,53 @@ INLINE vec3 evaluate(vec3 q, mask used, __global const float *b, __constant cons
     out->columns[OWN + 2] = -2.0f * (by_big.z + by_small.z);
 #endif
     out->columns[SIGNAL] = s;
+}
+
+// The model of pixels whose q is as stored. Returns q at the current geometry and centre; a pixel that is not used may lie
+// where the model has its pole, and is evaluated elsewhere.
+INLINE vec3 evaluate(vec3 q, mask used, __global const float *b, __constant const float *tensor, int n_max,
+                     pixel_model *out PLACE_ARGUMENT) {
+    vec3 node = {REAL(b[0]), REAL(b[1]), REAL(b[2])};
+#if MOTION
+    vec3 lab, direction;
+    real inverse;
+    q = plus(q, REAL(1.0f), change_of_q(motion, at, &lab, &direction, &inverse));
+#endif
+    q.x = WHERE(used, q.x, 0.7f * node.x);
+    q.y = WHERE(used, q.y, 0.7f * node.y);
+    q.z = WHERE(used, q.z, 0.7f * node.z);
+#if PLACES
+    // One loop for the average and the neighbours, so that there is one copy of the code.
+    __global const float *around = b + BLOB_AROUND;
+    int places = around[0], all = places + (int)around[1];
+    real s = REAL(0.0f);
+    for (int k = 0; k <= SIGNAL; ++k) out->columns[k] = REAL(0.0f);
+#if NEIGHBOURS
+    real *others = out->columns + N_COLUMNS - 1 - NEIGHBOURS;
+    for (int k = 0; k < NEIGHBOURS; ++k) others[k] = REAL(0.0f);
+#endif
+    for (int k = 0; k < all; ++k) {
+        int foreign = k >= places;
+        __global const float *p = around + 2 + (foreign ? 7 * PLACES + 4 * (k - places) : 7 * k);
+        vec3 shift = {REAL(p[1]), REAL(p[2]), REAL(p[3])};
+        vec3 x = plus(q, REAL(foreign ? -1.0f : 1.0f), shift), centre = plus(node, REAL(foreign ? 1.0f : 0.0f), shift);
+        if (!foreign) {
+            vec3 turn = {REAL(p[4]), REAL(p[5]), REAL(p[6])};
+            x = plus(x, REAL(1.0f), cross3(turn, q));
+        }
+        pixel_model one;
+        halo(x, centre, foreign ? 0.0f : 1.0f, b, tensor, n_max, &one RAY_VALUE);
+        s += p[0] * one.s;
+        for (int i = 0; i < SIGNAL; ++i) out->columns[i] += p[0] * one.columns[i];
+        if (!foreign) out->columns[SIGNAL] += p[0] * one.s;
+#if NEIGHBOURS
+        if (foreign) others[k - places] = one.s;
+#endif
+    }
+    out->s = s;
+#else
+    halo(q, node, 1.0f, b, tensor, n_max, out RAY_VALUE);
+#endif
     out->columns[SIGNAL + 1] = REAL(1.0f);
 #if SLOPE
     out->columns[SIGNAL + 2] = q.x;

@@ -34,6 +34,7 @@ profile_likelihood bootstrap
 bragg_scale bragg_prefix bragg_postfix
 bragg_normalisation_file bragg_attenuation
 model dispersion spot_gradient internal_strain dispersion_terms
+resolution mosaicity bandwidth pixel_response neighbours
 """
 
 

@@ -205,6 +205,19 @@ def _flag(value: object) -> bool:
     return bool(value)
 
 
+def _automatic(value: object) -> bool | str:
+    return value if value == "auto" and isinstance(value, str) else _flag(value)
+
+
+def _mosaicity(value: object) -> float | str:
+    if value == "estimate" and isinstance(value, str):
+        return value
+    return float(number(_MOSAICITY, lambda x: 0 <= x <= 5).convert(value))  # type: ignore[arg-type]
+
+
+_MOSAICITY = 'a number from 0 to 5, or "estimate"'
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise _NotThisKind
@@ -487,6 +500,8 @@ CELL_ANGLE = number("an angle between 0 and 180", lambda x: 0 < x < 180)
 COUNT = integer("a whole number of at least 1", 1)
 ONE_IN = integer("a whole number from 1 to 1000000", 1, 1_000_000)
 FLAG = Kind("0 or 1, False or True", _flag)
+AUTOMATIC = Kind('"auto", 0 or 1, False or True', _automatic)
+MOSAICITY = Kind(_MOSAICITY, _mosaicity)
 TEXT = Kind("a string that is not empty", _text)
 FILE = Kind("the name of a file or folder", _text, "file")
 PREFIX = Kind("a string that is not empty", _text, "prefix")

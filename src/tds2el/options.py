@@ -183,6 +183,20 @@ TABLE: dict[str, tuple[Option, ...]] = {
                "next-order: fit how strain changes each spot's structure factor"),
         Option("dispersion_terms", kinds.NAMES, None,
                "the terms of dispersion to fit, e.g. ['T11_1111', 'T11_2222']; None: all, of which there may be 30"),
+        Option("resolution", kinds.AUTOMATIC, "auto",
+               "average the model over frame, pixel, mosaic spread and wavelengths; auto: where that changes a halo "
+               "by 5 % (docs/resolution.md)"),
+        Option("mosaicity", kinds.MOSAICITY, 0.0,
+               'standard deviation of the orientation of the crystal\'s blocks about any axis; "estimate": from the '
+               "rocking curves of Bragg peaks that are not saturated", "°"),
+        Option("bandwidth", kinds.number("a number from 0 to 0.1", lambda x: 0 <= x <= 0.1), 0.0,
+               "standard deviation of the wavelength, as a fraction of it"),
+        Option("pixel_response", kinds.number("a number from 0 to 10", lambda x: 0 <= x <= 10), 1.0,
+               "edge of the square that a pixel averages over; more than 1 if light or charge spreads; 0: its middle, "
+               "as simulate-scan has it", "pixel"),
+        Option("neighbours", kinds.AUTOMATIC, "auto",
+               "fit the halos of neighbouring allowed nodes too; auto: with a centring, where DeltaQ_max is above a "
+               "quarter of their distance"),
         Option("background_scale", choice("monitor", "free"), "monitor",
                "scale of the background frames: from the denominators, or fitted spot by spot"),
         Option("reject", optional(POSITIVE), None,

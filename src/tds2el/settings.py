@@ -156,6 +156,11 @@ class FitSettings:
     heat_capacity: float | None
     profile_likelihood: bool | tuple[str, ...]
     bootstrap: int
+    resolution: bool | Literal["auto"] = "auto"
+    mosaicity: float | Literal["estimate"] = 0.0
+    bandwidth: float = 0.0
+    pixel_response: float = 1.0
+    neighbours: bool | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)

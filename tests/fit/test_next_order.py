@@ -38,6 +38,7 @@ SETTINGS = FitSettings(
     CGUESS=None, doMinimisation=True, nred=1, ftol=1e-5, scale="auto", relative_error=0.0, device="CPU", REPLICA=False,
     A_variables=None, fit_centres=True, baseline="constant", model="next-order", dispersion=True, spot_gradient=True,
     internal_strain=True, dispersion_terms=None, background_scale="monitor", reject=None, spot_filter=None,
+    known=None, expansion=None, heat_capacity=None, profile_likelihood=False, bootstrap=0,
 )  # fmt: skip
 CUBIC = point_group("m-3m", Cell(4.2, 4.2, 4.2, 90, 90, 90), None)
 TRIGONAL = point_group("1~,3(z),2(y)", Cell(4.99, 4.99, 17.061, 90, 90, 120), None)

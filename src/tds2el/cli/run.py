@@ -189,6 +189,7 @@ def _fit(
 ) -> None:
     from tds2el.crystal.dispersion import dispersion_structure
     from tds2el.experiment.geometry import Geometry
+    from tds2el.fit.around import Around, surroundings_notes, surroundings_warnings, with_surroundings
     from tds2el.fit.bragg_scan import bragg_scale, check_bragg, constants_at_scale
     from tds2el.fit.context import FitContext
     from tds2el.fit.data import fit_data
@@ -264,8 +265,10 @@ def _fit(
     pixels = retuning is not None or options.reject is not None
     quality = quality_of_all()
 
+    around = Around.of(harvest, crystal.centring, options)
+
     def points_of(blobs: npt.NDArray[np.int64]) -> FitData:
-        return fit_data(harvest, blobs, options.nred, pixels=pixels, team=team)
+        return with_surroundings(fit_data(harvest, blobs, options.nred, pixels=pixels, team=team), around)
 
     def information(blobs: npt.NDArray[np.int64]) -> Fit:  # which the elastic limit tells well enough
         return fitted(points_of(blobs), replace(options, model="elastic", profile_likelihood=False, bootstrap=0))
@@ -277,6 +280,11 @@ def _fit(
 
     blobs, left_out = _fitted_blobs(settings, harvest, group, quality, information)
     data = points_of(blobs)
+    surroundings = tuple(surroundings_notes(data, around))
+    for note in surroundings:
+        log.info("%s", note)
+    for warning in surroundings_warnings(data, around):
+        log.warning("%s", warning)
     if settings.bragg.bragg_scale and options.doMinimisation:
         given = constants
         scale, constants = at_bragg_scale(data)
@@ -292,6 +300,7 @@ def _fit(
         temperature=crystal.Temperature,
         density=crystal.density,
         model=options.model,
+        surroundings=surroundings,
         quantum_term=quantum_term(result.tensor, harvest.delta_max, crystal.Temperature, crystal.density),
         direct_beam=Geometry(experiment).direct_beam(),
         shell=(harvest.delta_min, harvest.delta_max),

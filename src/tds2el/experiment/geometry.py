@@ -113,6 +113,11 @@ class Geometry:
         return rotation(3, e.r3) @ rotation(2, e.r2) @ rotation(1, e.r1)
 
     @cached_property
+    def phi_axis(self) -> Array:
+        """Unit vector (3,) in the crystal frame, where it rests: Q of a pixel turns with phi as dQ/dφ = axis × Q."""
+        return np.asarray(self.orientation.T @ rotation(2, self.experiment.beta)[:, 2])
+
+    @cached_property
     def pixel_to_plane(self) -> Array:
         """(2, 2) in mm: (x, y) = pixel_to_plane · (row − det_origin_X, column − det_origin_Y)."""
         return np.asarray(self.experiment.pixel_size * ORIENTATION_MATRICES[self.experiment.orientation_codes])

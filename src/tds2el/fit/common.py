@@ -32,6 +32,8 @@ class SpotTerms:
         How its form factor changes with q.
     strain : bool
         Its internal strain.
+    neighbours : int
+        Halos of other nodes, as many as its points have places for.
     """
 
     centre: bool = False
@@ -39,6 +41,7 @@ class SpotTerms:
     background: bool = False
     gradient: bool = False
     strain: bool = False
+    neighbours: int = 0
 
 
 @dataclass(frozen=True)
@@ -238,6 +241,7 @@ class Common:
             centre=self.terms.centre,
             slope=self.terms.slope,
             background=self.terms.background,
+            neighbours=self.terms.neighbours,
             entries=np.asarray(self.constants.structure.basis.any(axis=0)),
             expanded=self.expanded,
             gradient=self.terms.gradient,

@@ -14,6 +14,7 @@ from tds2el.crystal.thermal import Thermal
 from tds2el.fit.beyond import compare
 from tds2el.fit.parameters import Scale
 from tds2el.fit.result import FitResult
+from tds2el.fit.two_phonon import TwoPhonon, two_phonon
 from tds2el.harvest.quality import SpotQuality
 
 QUANTUM_WORTH_A_WARNING = 1e-3
@@ -30,6 +31,8 @@ INNER_EXCESS, INNER_SIGMAS = 0.01, 5.0
 FAR_CENTRE = 3.0
 """Distance of a fitted centre from the Bragg peak's, in σ and relative to the inner radius below, worth a warning."""
 FAR_OF_SHELL, FAR_OF_PEAK = 0.1, 0.3
+MUCH_TWO_PHONON = 0.05
+"""I₂/I₁ at the outer radius that is worth a warning: ratios of constants are then off by some 0.3 %."""
 MUCH_FOREIGN = 0.1
 """Part of a spot's points rejected as foreign that is worth a warning."""
 
@@ -85,6 +88,8 @@ class FitContext:
         What leads to adiabatic constants, where it was given.
     model : str
         "elastic" or "next-order".
+    surroundings : tuple of str
+        What of resolution and neighbours the model has, a sentence each.
     """
 
     group: PointGroup
@@ -111,6 +116,7 @@ class FitContext:
     quality: SpotQuality | None = None
     thermal: Thermal | None = None
     model: str = "elastic"
+    surroundings: tuple[str, ...] = ()
 
 
 def constant_status(result: FitResult) -> list[str]:
@@ -178,6 +184,15 @@ def result_warnings(result: FitResult, context: FitContext) -> list[str]:
             f"more than {percent(MUCH_FOREIGN)} of the points of {_spots(result, much)} were rejected as foreign: look "
             "at the frames for other crystals and shadows, or at the model if it is all spots"
         )
+    second = second_order(result, context)
+    strong = np.flatnonzero(~spots.left_out & (second.ratio > MUCH_TWO_PHONON))
+    if len(strong):
+        most, left = (percent(float(values[strong].max())) for values in (second.ratio, second.left))
+        warnings.append(
+            f"two-phonon scattering is estimated at up to {most} of the halo at the outer radius of "
+            f"{_spots(result, strong)}; beside factor and baseline {left} are left, which bias the constants: compare "
+            "with a smaller DeltaQ_max, a lower temperature or smaller |G|"
+        )
     relative, sigmas = context.inner_excess
     if relative > INNER_EXCESS and sigmas > INNER_SIGMAS:
         warnings.append(
@@ -193,6 +208,12 @@ def result_warnings(result: FitResult, context: FitContext) -> list[str]:
             f"give {'both' if len(defaulted) == 2 else 'it'}"
         )
     return warnings
+
+
+def second_order(result: FitResult, context: FitContext) -> TwoPhonon:
+    """The estimate of two-phonon scattering of each spot."""
+    nodes = result.spots.hkl @ context.group.cell.B.T
+    return two_phonon(result.tensor, nodes, context.shell, context.temperature)
 
 
 def _centre_warnings(result: FitResult, context: FitContext) -> list[str]:
@@ -310,6 +331,7 @@ def result_notes(result: FitResult, context: FitContext) -> list[str]:
         )
     if result.corrections is not None:
         notes += [f"{note[0].upper()}{note[1:]}." for note in result.corrections.notes]
+    notes += context.surroundings
     return [*notes, *indexing_notes(context.group, result.constants.structure)]
 
 

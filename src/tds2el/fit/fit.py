@@ -112,7 +112,10 @@ def fit(
         retuning = None if retuning is None else retuning.at_start()
     centre = settings.fit_centres if fit_centres is None else fit_centres
     free_background = data.points.background and settings.background_scale == "free"
-    terms = SpotTerms(centre, slope=settings.baseline == "linear", background=free_background)
+    others = 0 if data.points.neighbours is None else data.points.neighbours.shape[1]
+    # What nodes beyond the neighbours add is smooth, but not constant.
+    slope = settings.baseline == "linear" or others > 0
+    terms = SpotTerms(centre, slope=slope, background=free_background, neighbours=others)
     conditions = Conditions(temperature, density, settings.relative_error)
 
     def fitted(common: Common, before: _Outcome | None = None) -> _Outcome:

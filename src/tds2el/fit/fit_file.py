@@ -20,7 +20,14 @@ from tds2el.crystal.frames import standard_frame
 from tds2el.crystal.moduli import eigenvalues
 from tds2el.fit.beyond import compare
 from tds2el.fit.bragg import BraggScale
-from tds2el.fit.context import FitContext, constant_status, result_notes, result_warnings, scale_in_words
+from tds2el.fit.context import (
+    FitContext,
+    constant_status,
+    result_notes,
+    result_warnings,
+    scale_in_words,
+    second_order,
+)
 from tds2el.fit.derived import DIMENSIONLESS, adiabatic_constants, averages_with_sigma, tensor_sigma
 from tds2el.fit.known import Known, shares
 from tds2el.fit.profiles import Profile, Profiles, ProfileSums, Pulls
@@ -270,6 +277,9 @@ def _write_spots(entry: h5py.Group, result: FitResult, points: Points, context: 
     )
     _dataset(group, "chi2_per_dof", spots.chi2 / spots.dof, "")
     _dataset(group, "chi2_per_dof_errors", np.sqrt(2 / spots.dof), "")
+    second = second_order(result, context)
+    _dataset(group, "two_phonon", second.ratio, "")
+    _dataset(group, "two_phonon_left", second.left, "")
     for name, unit in SPOT_UNITS.items():
         _dataset(group, name, getattr(spots, name), unit)
     _dataset(group, "centre", points.nodes, Q_UNIT)

@@ -12,6 +12,7 @@ from scipy.optimize import lsq_linear
 
 from tds2el.errors import InputError
 from tds2el.fit.common import Common, Values
+from tds2el.fit.nonnegative import not_negative
 from tds2el.fit.parameters import Scale
 from tds2el.fit.separable import Own, System, eliminate, tells_apart
 from tds2el.fit.spot_parameters import SpotParameters
@@ -193,8 +194,7 @@ class Minimiser:
             # Monotonic, so that the deviance is one function until the fit converges.
             left_out |= self._unusable(sums, state)
             softening = np.where(held, np.inf, 0.0)
-            system = self._system(sums, state, values, left_out, softening)
-            step, predicted = self._step(system, values)
+            system, step, predicted, fixed = self._feasible(sums, state, values, left_out, softening)
             enough = ROUGH * float(sums.deviance[~left_out].sum()) if roughly else self._tolerance
             # What this step will leave, as the steps before promise; a pass that finds nothing to do is spared.
             ratio = predicted / predicted_before
@@ -202,12 +202,12 @@ class Minimiser:
             last = remains < max(enough, self._tolerance)
             # The last step is not damped, unless it would soften the tensor too much.
             if damping and (too_soft or not last):
-                system = self._system(sums, state, values, left_out, softening, damping)
+                system = self._system(sums, state, values, left_out, softening, damping, fixed)
                 step, _ = self._step(system, values)
             # What a spot has of its own and would move too far is damped by itself.
             while (far := self._spots.too_far(state, system.spot_step(step), begun)).any():
                 softening[far] = np.where(softening[far] > 1e6, np.inf, 10 * softening[far] + 0.1)
-                system = self._system(sums, state, values, left_out, softening, damping)
+                system = self._system(sums, state, values, left_out, softening, damping, fixed)
                 step, _ = self._step(system, values)
             trial_values = common.moved(values, step)
             trial = common.placed(self._spots.moved(state, system.spot_step(step)), trial_values)
@@ -245,7 +245,7 @@ class Minimiser:
                     state = common.placed(state, values)
                     sums = self._engine.evaluate(state)
         on_the_way = bool(self._spots.far_from_start(state, begun)[~left_out].any())
-        system = self._system(sums, state, values, left_out, np.where(held, np.inf, 0.0))
+        system = self._feasible(sums, state, values, left_out, np.where(held, np.inf, 0.0))[0]
         unstable = bent and not converged
         if self._bends:
             limit = replace(state, dispersion=None)
@@ -301,9 +301,17 @@ class Minimiser:
         self._record(float(sums.deviance.sum()), np.inf, 0.0, True, values)
         return state, sums
 
-    def _eliminate(self, sums: Sums, state: State, values: Values, softening: Array, damping: float = 0.0) -> System:
+    def _eliminate(
+        self,
+        sums: Sums,
+        state: State,
+        values: Values,
+        softening: Array,
+        damping: float = 0.0,
+        fixed: Array | None = None,
+    ) -> System:
         transform = self._common.transform(values)
-        found = eliminate(sums, state, self._common.columns, transform, damping, softening, self._spots.strains)
+        found = eliminate(sums, state, self._common.columns, transform, damping, softening, self._spots.strains, fixed)
         if self._common.constants.known is None:
             return found
         score, hessian = self._common.of_known(values)
@@ -323,13 +331,35 @@ class Minimiser:
         return ~tells_apart(block) | (state.factor <= 0)
 
     def _system(
-        self, sums: Sums, state: State, values: Values, left_out: Mask, softening: Array, damping: float = 0.0
+        self,
+        sums: Sums,
+        state: State,
+        values: Values,
+        left_out: Mask,
+        softening: Array,
+        damping: float = 0.0,
+        fixed: Array | None = None,
     ) -> System:
         if left_out.all():
             raise InputError(
                 "no spot shows a halo that falls off like thermal diffuse scattering: check geometry, hkl and mask"
             )
-        return self._eliminate(sums, state, values, softening, damping).without(left_out)
+        return self._eliminate(sums, state, values, softening, damping, fixed).without(left_out)
+
+    def _feasible(
+        self, sums: Sums, state: State, values: Values, left_out: Mask, softening: Array
+    ) -> tuple[System, Array, float, Array | None]:
+        """Normal equations, step, predicted decrease, and the steps of neighbours' factors that end at 0."""
+
+        def solved(fixed: Array | None) -> tuple[System, Array, float]:
+            system = self._system(sums, state, values, left_out, softening, fixed=fixed)
+            return system, *self._step(system, values)
+
+        own = Own.of(self._common.columns)
+        place = own.neighbours
+        if place is None or state.neighbours is None:
+            return *solved(None), None
+        return not_negative(solved, state.neighbours, place, own.count)
 
     def _step(self, system: System, values: Values) -> tuple[Array, float]:
         """Bounded step of the fitted parameters, and the decrease of the deviance that the model predicts."""

@@ -1,14 +1,15 @@
 """From the Gram matrices of the spots to the small system of the common parameters.
 
-A spot's own parameters (factor, baseline and, where asked for, slope of the baseline, scale of the background, offset
-of the centre, gradient of the form factor and internal strain) meet only its own pixels, so they are eliminated spot by
-spot (Schur complement; for linear parameters this is variable projection, Golub & Pereyra 1973), and the common
-parameters see the sum over spots.
+A spot's own parameters (factor, baseline and, where asked for, slope of the baseline, scale of the background, factors
+of its neighbours' halos, offset of the centre, gradient of the form factor and internal strain) meet only its own
+pixels, so they are eliminated spot by spot (Schur complement; for linear parameters this is variable projection, Golub
+& Pereyra 1973), and the common parameters see the sum over spots.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ class Own:
 
     slope: slice | None
     background: int | None
+    neighbours: slice | None
     centre: slice | None
     gradient: slice | None
     strain: slice | None
@@ -41,7 +43,7 @@ class Own:
     @classmethod
     def of(cls, columns: Columns) -> Own:
         """Those that an engine has columns for."""
-        places = iter(range(2, 100))
+        places = count(2)
 
         def take(number: int) -> slice:
             taken = [next(places) for _ in range(number)]
@@ -49,11 +51,12 @@ class Own:
 
         slope = take(3) if columns.slope else None
         background = next(places) if columns.background else None
-        linear = 2 + 3 * columns.slope + columns.background
+        neighbours = take(columns.neighbours) if columns.neighbours else None
+        linear = 2 + 3 * columns.slope + columns.background + columns.neighbours
         centre = take(3) if columns.centre else None
         gradient = take(3) if columns.gradient else None
         strain = take(5 if columns.gradient else 6) if columns.strain else None
-        return cls(slope, background, centre, gradient, strain, linear, next(places))
+        return cls(slope, background, neighbours, centre, gradient, strain, linear, next(places))
 
 
 def strain_directions(nodes: Array, columns: Columns) -> Array | None:
@@ -95,6 +98,8 @@ class System:
         Inverse Fisher information of the spots' own parameters at fixed common ones.
     linear_decrease : ndarray, shape (n_blobs,)
         Decrease of the deviance from `linear` alone.
+    gram : ndarray, shape (n_blobs, k + own + 1, k + own + 1)
+        Of the columns of common parameters, own ones, and the residual, before anything is held or fixed.
     known : tuple of ndarray, shapes (k,) and (k, k), optional
         Score and Fisher information of the common parameters from elsewhere than the spots.
     """
@@ -105,6 +110,7 @@ class System:
     coupling: Array
     inverse: Array
     linear_decrease: Array
+    gram: Array
     known: tuple[Array, Array] | None = None
 
     @property
@@ -123,6 +129,13 @@ class System:
         """Steps of the spots' own parameters, (n_blobs, own), that go with a step of the common parameters."""
         return self.linear - self.coupling @ step
 
+    def own_score(self, step: Array) -> Array:
+        """Score of the spots' own parameters after a step of the common ones and theirs with it, (n_blobs, own)."""
+        n, k = len(self.gram), len(step)
+        whole = np.concatenate([np.broadcast_to(step, (n, k)), self.spot_step(step)], axis=1)
+        own = self.gram[:, k:-1]
+        return np.asarray(own[:, :, -1] - np.einsum("bij,bj->bi", own[:, :, :-1], whole))
+
     def without(self, spots: Mask) -> System:
         """The same system with some spots left out of the common parameters."""
         kept = ~spots
@@ -133,6 +146,7 @@ class System:
             self.coupling,
             self.inverse,
             self.linear_decrease * kept,
+            self.gram,
             self.known,
         )
 
@@ -151,6 +165,7 @@ def eliminate(
     damping: float = 0.0,
     softening: Array | None = None,
     strains: Array | None = None,
+    fixed: Array | None = None,
 ) -> System:
     """Eliminate the spots' own parameters.
 
@@ -170,6 +185,8 @@ def eliminate(
         The same for each of the spots' own parameters alone; infinity holds them. Not for factor and baseline.
     strains : ndarray, shape (n_blobs, 5 or 6, 6), optional
         As `strain_directions` gives them; needed with ``columns.strain``.
+    fixed : ndarray, shape (n_blobs, own), optional
+        Steps that some of the spots' own parameters are to take, NaN for the others. Not for factor and baseline.
     """
     n_blobs, width = sums.gram.shape[:2]
     k, own, signal = transform.shape[-2], Own.of(columns), columns.signal
@@ -177,6 +194,11 @@ def eliminate(
     mixing = np.zeros((n_blobs, k + own.count + 1, width))
     mixing[:, :k, : signal + 1] = factor * transform
     mixing[:, k : k + own.linear, signal : signal + own.linear] = np.eye(own.linear)
+    if own.neighbours is not None and state.neighbours is not None:
+        # The engine's column S is that of the spot alone, but a common parameter acts on its neighbours' too.
+        first = signal + own.neighbours.start
+        others = transform[..., -1:] * state.neighbours[:, None, :]
+        mixing[:, :k, first : first + columns.neighbours] = others
     column = columns.own
     for place, rows in ((own.centre, np.eye(3)), (own.gradient, np.eye(3)), (own.strain, strains)):
         if place is not None:
@@ -184,10 +206,18 @@ def eliminate(
             wide = rows.shape[-1]
             mixing[:, k + place.start : k + place.stop, column : column + wide] = factor * rows
             column += wide
-    if softening is not None:
-        mixing[:, k : k + own.count][np.isinf(softening)] = 0.0
     mixing[:, -1, -1] = 1.0
-    gram = mixing @ sums.gram @ np.swapaxes(mixing, 1, 2)
+    whole = mixing @ sums.gram @ np.swapaxes(mixing, 1, 2)
+    held = np.zeros((n_blobs, own.count), dtype=bool) if softening is None else np.isinf(softening)
+    shift = np.zeros((n_blobs, own.count))
+    if fixed is not None:
+        held = held | ~np.isnan(fixed)
+        shift = np.nan_to_num(fixed)
+        mixing[:, -1] -= np.einsum("bi,bij->bj", shift, mixing[:, k : k + own.count])
+    mixing[:, k : k + own.count][held] = 0.0
+    gram = whole if not held.any() else mixing @ sums.gram @ np.swapaxes(mixing, 1, 2)
+    gained = whole[:, -1, -1] - gram[:, -1, -1]
+    gram = gram.copy()
     diagonal = np.arange(k + own.count)
     gram[:, diagonal, diagonal] *= 1 + damping
     if softening is not None:
@@ -202,10 +232,11 @@ def eliminate(
     system = System(
         scores=gram[:, :k, -1] - np.einsum("bik,bi->bk", coupling, residual),
         hessians=gram[:, :k, :k] - np.swapaxes(cross, 1, 2) @ coupling,
-        linear=step,
+        linear=step + shift,
         coupling=coupling,
         inverse=inverse,
-        linear_decrease=np.einsum("bi,bi->b", step, residual),
+        linear_decrease=np.einsum("bi,bi->b", step, residual) + gained,
+        gram=whole,
     )
     return system.without(~determined)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +14,7 @@ from tds2el.model.device import identity_of, make_engine, try_device
 from tds2el.model.engine import Columns, Conditions, Engine, Points, State, Sums
 from tds2el.model.shared_engine import EngineShare, SharedEngine
 from tds2el.model.sharing import points_of, shares
+from tds2el.model.smearing import Smearing
 from tds2el.parallel import World
 from tds2el.team import Team
 
@@ -55,6 +58,8 @@ class HarvestShare:
         means: Array,
         columns: Columns,
         conditions: Conditions,
+        smearing: Smearing | None,
+        neighbours: Array | None,
     ) -> tuple[str, str]:
         """Put the share of the points on this rank's device, in place of those before.
 
@@ -65,6 +70,7 @@ class HarvestShare:
         """
         self._part = None
         points: Points = harvest_points(self._harvest, blobs, means, nred, pixels=pixels)
+        points = replace(points, smearing=smearing, neighbours=neighbours)
         share = shares(points.sizes, self._world.size)[self._world.rank]
         engine: Engine | None = None
         if len(share.blobs):
@@ -108,5 +114,16 @@ def shared_engine(
     team.ask("try_device", choice)
     points = data.points
     means = np.column_stack([points.mean_counts, points.mean_correction, points.mean_background])
-    devices = team.ask("load", choice, data.blobs, data.nred, points.pixels, means, columns, conditions)
+    devices = team.ask(
+        "load",
+        choice,
+        data.blobs,
+        data.nred,
+        points.pixels,
+        means,
+        columns,
+        conditions,
+        points.smearing,
+        points.neighbours,
+    )
     return SharedEngine(team, points, columns, devices)

@@ -58,13 +58,17 @@ class SpotParameters:
             state = replace(state, gradient=np.zeros((n, 3)))
         if terms.strain and state.strain is None:
             state = replace(state, strain=np.zeros((n, 6)))
+        if terms.neighbours and state.neighbours is None:
+            state = replace(state, neighbours=np.zeros((n, terms.neighbours)))
         return state
 
     @property
     def all_but_linear(self) -> Array:
-        """The softening that leaves only factor, baseline and what is like it, (n_blobs, own)."""
+        """The softening that leaves only factor, baseline and what is like the latter, (n_blobs, own)."""
         softening = np.zeros((self._n_blobs, self._own.count))
         softening[:, self._own.linear :] = np.inf
+        if self._own.neighbours is not None:
+            softening[:, self._own.neighbours] = np.inf
         return softening
 
     def moved(self, state: State, step: Array) -> State:
@@ -75,6 +79,8 @@ class SpotParameters:
             changes["slope"] = state.slope + step[:, own.slope]
         if own.background is not None and state.background is not None:
             changes["background"] = state.background + step[:, own.background]
+        if own.neighbours is not None and state.neighbours is not None:
+            changes["neighbours"] = np.maximum(state.neighbours + step[:, own.neighbours], 0.0)
         if own.centre is not None and state.offset is not None:
             changes["offset"] = state.offset + step[:, own.centre]
         if own.gradient is not None and state.gradient is not None:

@@ -5,7 +5,9 @@ coefficients of dispersion, ∂S/∂ln s, ∂S/∂p of the parameters of the geo
 ∂S/∂g, ∂S/∂H, S, 1, q, the background, and the residual. They are in units of intensity, that is counts/κ, where κ =
 `correction` is the expected counts per unit intensity. The expected counts are m = κ (f S + b + c·q) + τ B.
 
-S is (1 + g·q)² Σ_n Q'ᵀ(Γ + T + n²a)⁻¹Q' with Q' = Q + Hq; in the elastic limit T, g and H are 0.
+S is (1 + g·q)² Σ_n Q'ᵀ(Γ + T + n²a)⁻¹Q' with Q' = Q + Hq; in the elastic limit T, g and H are 0. Where the points have
+a `Smearing`, S and its derivatives are averages over it. With neighbours f S is f S + Σ_j f_j S_j, where S_j belongs to
+the node G + a_j, has none of T, g and H, and is not smeared; there are further columns S_j, after the background.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tds2el.experiment.motion import Motion
+from tds2el.model.smearing import Smearing
 
 Array = npt.NDArray[np.float64]
 
@@ -104,6 +107,10 @@ class Points:
         Whether the pieces have background and weight, and row, column, phi and frame.
     mean_background : ndarray, shape (n_blobs,), or 0
         Mean of τB at τ = 1, counts.
+    smearing : Smearing, optional
+        What the halos are averaged over; None: nothing.
+    neighbours : ndarray, shape (n_blobs, n, 3), optional
+        a_j: from the node to others whose halos reach its points, Å⁻¹; NaN where a blob has fewer, these come last.
     """
 
     nodes: Array
@@ -116,6 +123,14 @@ class Points:
     background: bool = False
     pixels: bool = False
     mean_background: Array | float = 0.0
+    smearing: Smearing | None = None
+    neighbours: Array | None = None
+
+    @property
+    def reach(self) -> float:
+        """Largest |q| at which an engine evaluates S, Å⁻¹."""
+        far = 0.0 if self.neighbours is None else float(np.nan_to_num(np.linalg.norm(self.neighbours, axis=2)).max())
+        return self.q_max + max(far, 0.0 if self.smearing is None else self.smearing.reach)
 
     @property
     def floors(self) -> Array:
@@ -164,6 +179,8 @@ class Columns:
         Three columns q, after S and 1: a linear baseline.
     background : bool
         One column B/κ: a free τ; needs `Points.background`.
+    neighbours : int
+        Columns S_j, as many as `Points.neighbours` has.
     entries : ndarray of bool, shape (6, 6), optional
         Which entries of C can differ from 0; None: all.
     dispersion : ndarray, shape (t, 6, 15)
@@ -187,6 +204,7 @@ class Columns:
     centre: bool = False
     slope: bool = False
     background: bool = False
+    neighbours: int = 0
     entries: npt.NDArray[np.bool_] | None = None
     dispersion: Array = field(default_factory=lambda: np.zeros((0, 6, 15)))
     expanded: bool = False
@@ -221,7 +239,7 @@ class Columns:
     @property
     def count(self) -> int:
         """Number of columns, with S, 1 and the residual."""
-        return self.signal + 3 + 3 * self.slope + self.background
+        return self.signal + 3 + 3 * self.slope + self.background + self.neighbours
 
 
 @dataclass(frozen=True)
@@ -250,6 +268,8 @@ class State:
         g, Å. Needs `Columns.gradient`.
     strain : ndarray, shape (n_blobs, 6), optional
         H_xx H_yy H_zz H_yz H_xz H_xy. Needs `Columns.strain`.
+    neighbours : ndarray, shape (n_blobs, n), optional
+        f_j. Needs `Columns.neighbours`.
     """
 
     tensor: Array
@@ -263,6 +283,15 @@ class State:
     dispersion: Array | None = None
     gradient: Array | None = None
     strain: Array | None = None
+    neighbours: Array | None = None
+
+    @property
+    def ratios(self) -> Array | None:
+        """f_j/f, (n_blobs, n); 0 without f."""
+        if self.neighbours is None:
+            return None
+        factor = self.factor[:, None]
+        return np.divide(self.neighbours, factor, out=np.zeros(self.neighbours.shape), where=factor != 0)
 
 
 @dataclass(frozen=True)
@@ -293,7 +322,7 @@ class Engine(Protocol):
         """One pass: deviance, score and Gram matrices of every blob at `state`."""
 
     def intensity(self, state: State, blob: int) -> Array:
-        """S of every pixel of one blob, shape (n,)."""
+        """S of every pixel of one blob, with Σ_j S_j f_j/f of its neighbours, shape (n,)."""
 
     def use(self, blob: int, used: npt.NDArray[np.bool_]) -> None:
         """Say which pixels (n,) of a blob count from now on, of those that the points came with."""

@@ -14,6 +14,7 @@ from tds2el.model.dispersion import contracted, monomial_slopes, monomials, quar
 from tds2el.model.engine import Columns, Conditions, Piece, Points, State, Sums
 from tds2el.model.position import node_now, q_now
 from tds2el.model.quantum import QuantumSum, quantum_sum
+from tds2el.model.smearing import Smearing
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -43,6 +44,15 @@ class NextOrder:
         return cls(**found)
 
 
+@dataclass(frozen=True)
+class Around:
+    """What else is in a spot's halo: its `Smearing`, as that of one blob, neighbours (n, 3), and their f_j/f (n,)."""
+
+    smearing: Smearing | None = None
+    neighbours: Array | None = None
+    ratios: Array | None = None
+
+
 def model_columns(
     q: Array,
     node: Array,
@@ -52,6 +62,7 @@ def model_columns(
     moves: Array | None = None,
     background: Array | None = None,
     beyond: NextOrder | None = None,
+    around: Around | None = None,
 ) -> Array:
     """Columns of pixels without the residual, see `Columns`.
 
@@ -71,12 +82,49 @@ def model_columns(
         B/κ, for its own column.
     beyond : NextOrder, optional
         By default the elastic limit.
+    around : Around, optional
+        By default nothing is.
 
     Returns
     -------
     ndarray, shape (n, columns.count − 1)
     """
     beyond = NextOrder() if beyond is None else beyond
+    around = Around() if around is None else around
+    places = [(1.0, q)] if around.smearing is None else around.smearing.places(0, q)
+    halo = sum(w * _halo_columns(x, node, tensor, quantum, columns, moves, beyond) for w, x in places)
+    found, others = [halo, np.ones((len(q), 1))], []
+    for j in range(columns.neighbours):
+        assert around.neighbours is not None
+        away = around.neighbours[j]
+        if np.isnan(away).any():
+            others.append(np.zeros((len(q), 1)))
+            continue
+        c = _halo_columns(q - away, node + away, tensor, quantum, columns, moves, NextOrder(), foreign=True)
+        others.append(c[:, -1:].copy())
+        c[:, -1] = 0.0  # the column S is that of the spot itself
+        if around.ratios is not None:
+            found[0] = found[0] + around.ratios[j] * c
+    if columns.slope:
+        found.append(q)
+    if columns.background:
+        assert background is not None
+        found.append(background[:, None])
+    return np.concatenate([*found, *others], axis=1)
+
+
+def _halo_columns(
+    q: Array,
+    node: Array,
+    tensor: Array,
+    quantum: QuantumSum,
+    columns: Columns,
+    moves: Array | None,
+    beyond: NextOrder,
+    *,
+    foreign: bool = False,
+) -> Array:
+    """The columns up to S, of the halo of one node at one place; `foreign`: ∂S/∂T, ∂S/∂g and ∂S/∂H are 0."""
     mixing = beyond.strain[SYMMETRIC]
     Q = node + q + q @ mixing
     gamma, bent = christoffel(tensor, q), quartic(beyond.dispersion, q)
@@ -125,7 +173,8 @@ def model_columns(
     found = [np.einsum("kij,nij->nk", columns.derivatives, products) * whole[:, None]]
     if len(columns.dispersion):
         found.append(
-            np.einsum("kim,ni,nm->nk", columns.dispersion, by_component, monomials(q), optimize=True) * whole[:, None]
+            np.einsum("kim,ni,nm->nk", columns.dispersion, by_component, monomials(q), optimize=True)
+            * (0.0 if foreign else whole[:, None])
         )
     by_small = whole[:, None] * (by_small + by_big @ mixing) + (2 * form * s)[:, None] * beyond.gradient
     by_big = whole[:, None] * by_big
@@ -139,15 +188,10 @@ def model_columns(
     if columns.centre:
         found.append(-by_big - by_small)
     if columns.gradient:
-        found.append((2 * form * s)[:, None] * q)
+        found.append(np.zeros_like(q) if foreign else (2 * form * s)[:, None] * q)
     if columns.strain:
-        found.append(strain(by_big, q))
-    found += [(whole * s)[:, None], np.ones((len(s), 1))]
-    if columns.slope:
-        found.append(q)
-    if columns.background:
-        assert background is not None
-        found.append(background[:, None])
+        found.append(np.zeros((len(q), 6)) if foreign else strain(by_big, q))
+    found.append((whole * s)[:, None])
     return np.concatenate(found, axis=1)
 
 
@@ -201,7 +245,6 @@ class NumpyEngine:
         deviance, low = np.zeros(n_blobs), np.zeros(n_blobs)
         gram = np.zeros((n_blobs, width, width))
         quantum = self._quantum(state)
-        signal = self._columns.signal
         for blob in range(n_blobs):
             for piece, used in self._blocks(blob):
                 q, kappa = q_now(self._points, state, blob, piece), piece.correction
@@ -211,9 +254,10 @@ class NumpyEngine:
                 ratio = None if piece.background is None else piece.background / np.where(used, kappa, 1.0)
                 node = node_now(self._points, state, blob)
                 c = model_columns(
-                    q, node, state.tensor, quantum, self._columns, moves, ratio, NextOrder.of(state, blob)
-                )
-                mean = kappa * mean_intensity(state, blob, c[:, signal], q, ratio)
+                    q, node, state.tensor, quantum, self._columns, moves, ratio, NextOrder.of(state, blob),
+                    self._around(state, blob),
+                )  # fmt: skip
+                mean = kappa * mean_intensity(state, blob, _whole(c, self._columns, state, blob), q, ratio)
                 weight, residual, half, below = counting_terms(
                     piece.counts, np.where(used, mean, 1.0), self._floors[blob], self._conditions.relative_error
                 )
@@ -226,14 +270,14 @@ class NumpyEngine:
 
     def intensity(self, state: State, blob: int) -> Array:
         """S of every pixel of one blob, shape (n,)."""
-        quantum, none = self._quantum(state), Columns(np.zeros((0, 6, 6)), expanded=self._columns.expanded)
-        node, beyond = node_now(self._points, state, blob), NextOrder.of(state, blob)
-        blocks = [
-            model_columns(q_now(self._points, state, blob, piece), node, state.tensor, quantum, none, beyond=beyond)[
-                :, 0
-            ]
-            for piece, _ in self._blocks(blob)
-        ]
+        quantum = self._quantum(state)
+        few = Columns(np.zeros((0, 6, 6)), neighbours=self._columns.neighbours, expanded=self._columns.expanded)
+        node, beyond, around = node_now(self._points, state, blob), NextOrder.of(state, blob), self._around(state, blob)
+        blocks = []
+        for piece, _ in self._blocks(blob):
+            q = q_now(self._points, state, blob, piece)
+            c = model_columns(q, node, state.tensor, quantum, few, beyond=beyond, around=around)
+            blocks.append(_whole(c, few, state, blob))
         return np.concatenate(blocks)
 
     def use(self, blob: int, used: Mask) -> None:
@@ -261,9 +305,17 @@ class NumpyEngine:
                 }
                 yield Piece(**columns, node=piece.node), used[part]
 
+    def _around(self, state: State, blob: int) -> Around:
+        points, ratios = self._points, state.ratios
+        return Around(
+            None if points.smearing is None else points.smearing.of(np.array([blob])),
+            None if points.neighbours is None else points.neighbours[blob],
+            None if ratios is None else ratios[blob],
+        )
+
     def _quantum(self, state: State) -> QuantumSum:
         c = self._conditions
-        return quantum_sum(state.tensor, self._points.q_max, c.temperature, c.density, TOLERANCE, state.dispersion)
+        return quantum_sum(state.tensor, self._points.reach, c.temperature, c.density, TOLERANCE, state.dispersion)
 
 
 def mean_intensity(state: State, blob: int, s: Array, q: Array, background: Array | None) -> Array:
@@ -274,6 +326,14 @@ def mean_intensity(state: State, blob: int, s: Array, q: Array, background: Arra
     if background is not None:
         mean = mean + background * (1.0 if state.background is None else state.background[blob])
     return mean
+
+
+def _whole(c: Array, columns: Columns, state: State, blob: int) -> Array:
+    """S + Σ_j S_j f_j/f of pixels from their columns."""
+    s, ratios = c[:, columns.signal], state.ratios
+    if ratios is None:
+        return np.asarray(s)
+    return np.asarray(s + c[:, columns.count - 1 - columns.neighbours :] @ ratios[blob])
 
 
 def _outer(a: Array, b: Array) -> Array:

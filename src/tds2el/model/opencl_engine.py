@@ -17,6 +17,7 @@ from tds2el.model.device_points import DevicePoints, Part
 from tds2el.model.engine import Columns, Conditions, Points, State, Sums
 from tds2el.model.position import shift_of_q
 from tds2el.model.quantum import quantum_sum
+from tds2el.model.smearing import Smearing
 from tds2el.model.source import block_tasks, program_source
 
 Array = npt.NDArray[np.float64]
@@ -37,7 +38,7 @@ FEW_GROUPS, GROUPS = 4, 16
 FLOAT_CHUNK = 256
 """Pixels per float32 partial sum on devices without double precision."""
 BLOB_SIZE = 22
-"""Floats per blob: node, shift of q, factor, baseline, floor, τ, slope, g, H."""
+"""Floats per blob: node, shift of q, factor, baseline, floor, τ, slope, g, H; see `surroundings` for more."""
 
 
 class OpenCLEngine:
@@ -90,6 +91,8 @@ class OpenCLEngine:
             " with double sums" if self._double else " in blocks"
         )
         self.device, self._device = device, device.name.strip()
+        smearing = points.smearing
+        self._places = int(columns.neighbours > 0) if smearing is None else smearing.weight.shape[1]
         source = program_source(
             columns,
             background=points.background,
@@ -98,6 +101,7 @@ class OpenCLEngine:
             double=self._double,
             local=self._local,
             blocked=blocked,
+            places=self._places,
         )
         with self._errors(), warnings.catch_warnings():
             self._context = cl.Context([device])
@@ -247,7 +251,7 @@ class OpenCLEngine:
         most = max(len(part.chunks) for part in self._resident.parts)
         self._sums_buffer = cl.Buffer(self._context, flags.READ_WRITE, most * self._n_sums * item)
         self._totals_buffer = cl.Buffer(self._context, flags.WRITE_ONLY, n_blobs * self._n_sums * item)
-        self._blobs = cl.Buffer(self._context, flags.READ_ONLY, 4 * BLOB_SIZE * n_blobs)
+        self._blobs = cl.Buffer(self._context, flags.READ_ONLY, 4 * self._blob_size * n_blobs)
         self._centres = np.zeros((n_blobs, columns.count - 1))
         self._centres_buffer = cl.Buffer(self._context, flags.READ_ONLY, 4 * self._centres.size)
         self._tensor = cl.Buffer(self._context, flags.READ_ONLY, (2 * 36 + 4 + 6 * 15) * 4)
@@ -257,7 +261,7 @@ class OpenCLEngine:
     def _upload_state(self, state: State) -> int:
         """Everything that depends on the state; returns the number of explicit terms of the quantum sum."""
         points, c, n_blobs = self._points, self._conditions, len(self._points.nodes)
-        quantum = quantum_sum(state.tensor, points.q_max, c.temperature, c.density, TOLERANCE, state.dispersion)
+        quantum = quantum_sum(state.tensor, points.reach, c.temperature, c.density, TOLERANCE, state.dispersion)
         entries = self._columns.entries
         if entries is not None and state.tensor[~entries].any():
             raise ValueError("the tensor has entries that the columns exclude")
@@ -283,6 +287,7 @@ class OpenCLEngine:
                 np.zeros((n_blobs, 3)) if state.slope is None else state.slope,
                 np.zeros((n_blobs, 3)) if state.gradient is None else state.gradient,
                 np.zeros((n_blobs, 6)) if state.strain is None else state.strain,
+                *([surroundings(points, state)] if self._places else []),
             ]
         )
         uploads = [(self._tensor, tensor), (self._blobs, blobs)]
@@ -298,6 +303,10 @@ class OpenCLEngine:
         ]
         return quantum.n_max
 
+    @property
+    def _blob_size(self) -> int:
+        return BLOB_SIZE + (2 + 7 * self._places + 4 * self._columns.neighbours if self._places else 0)
+
     def _uncentre(self, gram: Array) -> Array:
         """Gram matrices of the columns themselves from those of columns minus their centres; sets the next centres."""
         n_blobs, width = gram.shape[:2]
@@ -310,6 +319,21 @@ class OpenCLEngine:
         self._centres[usable] = raw[usable, : width - 1, one] / weight[usable, None]
         self._centres[:, one] = 0.0
         return raw
+
+
+def surroundings(points: Points, state: State) -> Array:
+    """For each blob the numbers of places and neighbours, and both, as the kernel reads them; see model.h."""
+    n, smearing, away = len(points.nodes), points.smearing, points.neighbours
+    if smearing is None:
+        one = np.ones((n, 1))
+        smearing = Smearing(one, np.zeros((n, 1, 3)), np.zeros((n, 1, 3)))
+    away = np.zeros((n, 0, 3)) if away is None else away
+    there: npt.NDArray[np.bool_] = np.asarray(~np.isnan(away).any(axis=2))
+    ratios = np.zeros(there.shape) if state.ratios is None else state.ratios
+    places = np.concatenate([smearing.weight[..., None], smearing.shift, smearing.turn], axis=2)
+    others = np.concatenate([np.where(there, ratios, 0.0)[..., None], np.where(there[..., None], away, 0.0)], axis=2)
+    numbers = np.column_stack([smearing.numbers, there.sum(axis=1)])
+    return np.concatenate([numbers, places.reshape(n, -1), others.reshape(n, -1)], axis=1)
 
 
 def _packed(motion: Motion) -> Array:

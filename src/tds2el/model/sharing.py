@@ -86,6 +86,8 @@ def points_of(points: Points, share: Share) -> Points:
         mean_correction=points.mean_correction[blobs],
         mean_background=np.broadcast_to(points.mean_background, len(points.sizes))[blobs],
         pieces=pieces,
+        smearing=None if points.smearing is None else points.smearing.of(blobs),
+        neighbours=None if points.neighbours is None else points.neighbours[blobs],
     )
 
 
@@ -93,7 +95,7 @@ def state_of(state: State, blobs: Integers) -> State:
     """The state with what it has of some blobs."""
     own = {
         name: values[blobs]
-        for name in ("factor", "baseline", "slope", "background", "offset", "nodes", "gradient", "strain")
+        for name in ("factor", "baseline", "slope", "background", "offset", "nodes", "gradient", "strain", "neighbours")
         if (values := getattr(state, name)) is not None
     }
     return replace(state, **own)

@@ -99,7 +99,15 @@ def _dispersion_macros(basis: Array) -> str:
 
 
 def program_source(
-    columns: Columns, *, background: bool, relative_error: float, vector: int, double: bool, local: int, blocked: bool
+    columns: Columns,
+    *,
+    background: bool,
+    relative_error: float,
+    vector: int,
+    double: bool,
+    local: int,
+    blocked: bool,
+    places: int = 0,
 ) -> str:
     """The whole OpenCL program for one device and one choice of columns.
 
@@ -118,6 +126,8 @@ def program_source(
         Work-items per group.
     blocked : bool
         Whether sums are made in blocks of 4 × 4, on a GPU by a group together, which needs `block_tasks` work-items.
+    places : int
+        Most places at which S is averaged for a pixel; with neighbours at least 1. 0: neither.
     """
     tile = local if vector == 1 else CPU_TILE
     while vector == 1 and 8 * tile * (4 * -(-columns.count // 4) + 1) > LOCAL_BYTES:
@@ -145,6 +155,8 @@ def program_source(
         "SLOPE": columns.slope,
         "TAU": columns.background,
         "BACKGROUND": background,
+        "NEIGHBOURS": columns.neighbours,
+        "PLACES": places,
     }
     lines = [f"#define {name} {int(value)}" for name, value in settings.items()]
     if relative_error:

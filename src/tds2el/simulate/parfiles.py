@@ -41,6 +41,9 @@ def conf_file(virtual: VirtualScan) -> str:
         f"collectSpots = {virtual.spots.tolist()}",
         f"threshold = {threshold!r}",
         'save_to_file = "harvest.h5"',
+        "",
+        "# Counts are those of the middle of a pixel.",
+        "pixel_response = 0.0",
     ]
     return "\n".join(lines) + "\n"
 
