@@ -1,4 +1,4 @@
-# make demo | test | test-browser | bench | lint | docs | clean; another Python than python3: make demo PYTHON=python3.12
+# make demo | test | test-browser | bench | lint | docs | tutorial | clean; another Python than python3: make demo PYTHON=python3.12
 PYTHON ?= python3
 
 VENV := .venv
@@ -12,7 +12,7 @@ BROWSER_TOOLS := $(VENV)/browser-tools-installed
 BENCH_TOOLS := $(VENV)/bench-tools-installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-browser bench lint docs clean
+.PHONY: demo test test-browser bench lint docs tutorial clean
 
 demo: $(PACKAGE)
 	@$(BIN)/tds2el demo
@@ -37,6 +37,10 @@ lint: $(TOOLS)
 docs: $(PACKAGE)
 	@$(BIN)/python -m tds2el.options > docs/options.md
 	@$(BIN)/python -m tds2el.simulate.options > docs/simulate-scan.md
+
+# Every command of the page is run, on a simulated scan; a test does so on a smaller one.
+tutorial: $(PACKAGE)
+	@$(BIN)/python docs/tutorial.py
 
 clean:
 	rm -rf $(VENV) build dist tds2el-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,12 +1,13 @@
 """Makes docs/tutorial.md and its pictures out of tutorial.md.in, by doing what that page tells its reader to do.
 
-Of the template, a block of code is written to a file (``file NAME``), added to it (``add NAME``), or run (``run``): its first line
-is the command, any further ones are regular expressions of the output lines to show, or of the first and the last of them,
-as in ``FIRST ... LAST``. A block ``truth`` becomes the constants found beside the true ones, and a picture is
+A block of code in the template is written to a file (``file NAME``), added to it (``add NAME``), or run (``run``): then
+its first line is the command, and others are regular expressions of the lines of output to show, or of the first and
+the last of them (``FIRST ... LAST``). A block ``truth`` becomes the constants found beside the true ones. A picture is
 ``![text](images/NAME.png from FILE)``.
 
     python docs/tutorial.py                 the page
-    python docs/tutorial.py --small FOLDER  the same steps on a scan of fewer and smaller frames; no page
+    python docs/tutorial.py FOLDER          the page, and the folder with all files is left for a look
+    python docs/tutorial.py FOLDER --small  the same steps on a scan of fewer and smaller frames; no page
 
 It ends with an error if a command fails, or if a constant is more than three standard deviations off.
 """
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -24,15 +24,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import tds2el
 from tds2el.parallel import environment_without_launcher
 
 DOCS = Path(__file__).parent
 TEMPLATE, PAGE = DOCS / "tutorial.md.in", DOCS / "tutorial.md"
 BLOCK = re.compile(r"^```(file|add|run|truth)(?: (\S+))?\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(r"!\[(.*?)\]\((images/\S+) from (\S+)\)")
+PACKAGES = str(Path(tds2el.__file__).parents[1])
+"""Where this process has the package from; the commands are to run the same one, from whatever folder."""
 SIGMAS = 3.0
-WIDTH = 900
-"""Pixels of a picture on the page."""
+LARGEST = (900, 1200)
+"""Width and height of a picture on the page, pixels."""
 
 SMALL = {
     "scan.par": {
@@ -90,7 +93,7 @@ class Tutorial:
         return f"```console\n$ {command}\n{select(self._output(command), shown)}```\n"
 
     def _output(self, command: str) -> str:
-        """What a command prints; folders and dates are those of nobody."""
+        """What a command prints, without the place of the folder."""
         program, *arguments = shlex.split(command)
         if program == "cat":
             return "".join((self.folder / name).read_text("utf-8") for name in arguments)
@@ -99,7 +102,7 @@ class Tutorial:
         done = subprocess.run(
             [sys.executable, "-m", program, *arguments],
             cwd=self.folder,
-            env=environment_without_launcher(),
+            env=environment_without_launcher() | {"PYTHONPATH": PACKAGES, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -164,15 +167,16 @@ def _with_gaps(lines: list[str], shown: set[int]) -> Iterator[str]:
 
 
 def save_pictures(folder: Path) -> None:
-    """Pictures of the page, of the width of a page and in few colours."""
+    """The pictures of the page, small enough to be kept beside it."""
     from PIL import Image
 
     for _, name, source in PICTURE.findall(TEMPLATE.read_text("utf-8")):
         with Image.open(folder / source) as picture:
-            height = round(picture.height * WIDTH / picture.width)
-            small = picture.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
+            small = picture.convert("RGB")
+            small.thumbnail(LARGEST, Image.Resampling.LANCZOS)
         (DOCS / name).parent.mkdir(exist_ok=True)
-        small.quantize(64, dither=Image.Dither.NONE).save(DOCS / name, optimize=True)
+        few = small.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few.save(DOCS / name, optimize=True)
 
 
 def without_outputs(text: str) -> str:
@@ -188,18 +192,18 @@ def without_outputs(text: str) -> str:
 def main() -> None:
     """Make the page, or go through it on a small scan."""
     parser = argparse.ArgumentParser(description="make docs/tutorial.md, or go through it on a small scan")
-    parser.add_argument("--small", type=Path, metavar="FOLDER", help="a new folder to work in; no page is made")
-    small = parser.parse_args().small
-    if small is not None:
-        small.mkdir(parents=True)
-        Tutorial(small, SMALL).page()
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        text = Tutorial(Path(folder)).page()
-        save_pictures(Path(folder))
+    parser.add_argument("folder", type=Path, nargs="?", help="a new folder to work in (default: one that is removed)")
+    parser.add_argument("--small", action="store_true", help="on a scan of fewer and smaller frames; no page is made")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary) / "tutorial"
+        folder.mkdir(parents=True)
+        text = Tutorial(folder, SMALL if arguments.small else None).page()
+        if arguments.small:
+            return
+        save_pictures(folder)
     PAGE.write_text(PICTURE.sub(r"![\1](\2)", text), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     main()

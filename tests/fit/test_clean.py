@@ -105,3 +105,22 @@ def test_points_round_a_moved_centre_are_cut(world):
     assert not cleaner.cut(replace(state, offset=offset + 1e-5))
     assert cleaner.cut(state)
     assert cleaner.usage.used[0].all()
+
+
+def test_a_choice_settles_while_centres_still_tremble(world):
+    """Foreign points are looked for anew at every step; what is cut out follows only moves that matter."""
+    make, counts, state, _, q = world
+    points, engine = make(counts)
+    cleaner = Cleaner(engine, points, 6.0)
+    offset = np.array([[0.0, 0.004, 0.003]])
+    assert cleaner.cut(replace(state, offset=offset))
+    cleaner.reject(replace(state, offset=offset))
+    used, cut = cleaner.usage.used[0].copy(), cleaner.usage.cut[0]
+    trembled = offset + [[0.0, 2e-4, 0.0]]
+    inside = [np.linalg.norm(q - d, axis=1) < points.q_min for d in (offset, trembled)]
+    assert not np.array_equal(*inside)
+    assert not cleaner.cut(replace(state, offset=trembled))
+    assert not cleaner.reject(replace(state, offset=trembled))
+    assert np.array_equal(cleaner.usage.used[0], used)
+    assert cleaner.usage.cut[0] == cut
+    assert np.array_equal(~used, inside[0])

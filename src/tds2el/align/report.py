@@ -58,14 +58,15 @@ def _wrapped(text: str) -> str:
     )
 
 
-def summary(found: Alignment) -> str:
+def summary(found: Alignment, maxima: Maxima) -> str:
     """What a run says at its end, a few lines."""
     n, accepted = len(found.hkl), int(found.accepted.sum())
     cell = " ".join(f"{value:.5g}" for value in found.cell.parameters)
     e = found.experiment
     spread = found.refinement.spread
     return (
-        f"{accepted} of {n} peaks accepted ({100 * accepted / n:.1f} %); cell {cell}, {found.group.system}\n"
+        f"{accepted} of {n} peaks accepted ({100 * accepted / n:.1f} %), with "
+        f"{100 * _share(maxima.counts, found.accepted):.1f} % of all counts; cell {cell}, {found.group.system}\n"
         f"r1 = {e.r1:.4f}, r2 = {e.r2:.4f}, r3 = {e.r3:.4f}; residuals {spread[0]:.3f} rows, {spread[1]:.3f} columns, "
         f"{spread[2]:.3f} frames"
     )

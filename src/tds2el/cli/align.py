@@ -70,7 +70,7 @@ def _align(settings: Settings) -> None:
     report = align_report(found, maxima)
     log.debug("%s", report)
     missing = write_alignment(folder, maxima, places, found, settings, report)
-    log.info("%s", summary(found))
+    log.info("%s", summary(found, maxima))
     turns = np.nan_to_num([one.angle for one in found.agreement])
     if turns.max(initial=0) > DISAGREES:
         worst = int(turns.argmax())

@@ -78,6 +78,7 @@ class Cleaner:
         self._engine, self._points, self._reject, self._relative_error = engine, points, reject, relative_error
         self.usage = Usage.everything(points)
         self._moves = np.zeros_like(points.nodes)
+        self._cut_out: dict[int, Mask] = {}  # of blobs whose centres have moved
         self._floors = points.floors
 
     def cut(self, state: State) -> bool:
@@ -92,7 +93,7 @@ class Cleaner:
                 continue
             self._moves[blob] = move
             points = _read_once(self._points, blob)
-            inside = self._inside(_q(points, state, blob))
+            inside = self._cut_out[blob] = self._inside(_q(points, state, blob))
             self.usage.cut[blob] = inside.sum()
             self.usage.foreign[blob] = self.usage.regions[blob] = 0
             self._use(points, blob, ~inside)
@@ -109,11 +110,12 @@ class Cleaner:
                 continue
             points = _read_once(self._points, blob)
             q = _q(points, state, blob)
-            inside = self._inside(q)
+            # What lies inside now would change with every step of a centre, and the choice would never settle.
+            inside = self._cut_out.get(blob, np.zeros(len(q), dtype=bool))
             foreign, regions = self._foreign(points, state, blob, q, inside)
             used = ~inside & ~foreign
             changed |= not np.array_equal(used, self.usage.used[blob])
-            self.usage.cut[blob], self.usage.foreign[blob] = inside.sum(), (foreign & ~inside).sum()
+            self.usage.foreign[blob] = (foreign & ~inside).sum()
             self.usage.regions[blob] = regions
             self._use(points, blob, used)
         return changed

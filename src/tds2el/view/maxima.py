@@ -110,7 +110,7 @@ def _draw_frame(axes: Axes, counts: npt.NDArray[Any], mask: npt.NDArray[np.bool_
 
 def _mark(axes: Axes, maxima: Maxima, chosen: npt.NDArray[np.bool_], colour: str) -> None:
     axes.scatter(
-        maxima.column[chosen], maxima.row[chosen], s=42, facecolors="none", edgecolors=colour, linewidths=0.8, zorder=3
+        maxima.column[chosen], maxima.row[chosen], s=110, facecolors="none", edgecolors=colour, linewidths=0.8, zorder=3
     )
 
 
