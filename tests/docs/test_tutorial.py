@@ -81,7 +81,6 @@ def test_a_command_that_fails_ends_the_script(tutorial, tmp_path):
         (["a", "d"], "a 1\n…\nd 2\n…\n"),
         (["b ... d"], "…\nb\nc\nd 2\n…\n"),
         ([r"\d$", "e"], "a 1\n…\ne\n"),
-        (["WARNINGS ... x", "e"], "…\ne\n"),
     ],
 )
 def test_lines_that_are_shown(tutorial, patterns, shown):

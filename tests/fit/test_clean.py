@@ -116,7 +116,7 @@ def test_a_choice_settles_while_centres_still_tremble(world):
     assert cleaner.cut(replace(state, offset=offset))
     cleaner.reject(replace(state, offset=offset))
     used, cut = cleaner.usage.used[0].copy(), cleaner.usage.cut[0]
-    trembled = offset + [[0.0, 2e-4, 0.0]]
+    trembled = offset + np.array([0.0, 2e-4, 0.0])
     inside = [np.linalg.norm(q - d, axis=1) < points.q_min for d in (offset, trembled)]
     assert not np.array_equal(*inside)
     assert not cleaner.cut(replace(state, offset=trembled))

@@ -45,7 +45,7 @@ def cycles(
         x = refinement.x
     if refinement is None:
         raise InputError("maxima_file: no peak fits the lattice well enough to refine it; raise hkl_tolerance")
-    return refinement, tags(found.geometry(x), places, errors, centring, tolerance, False)
+    return refinement, tags(found.geometry(x), places, errors, centring, tolerance, False, last=True)
 
 
 def tags(
@@ -55,14 +55,20 @@ def tags(
     centring: str | None,
     tolerance: float,
     rough: bool,
+    last: bool = False,
 ) -> tuple[IntArray, Mask, Array]:
-    """hkl, accepted and residual of all peaks."""
+    """hkl, accepted and residual of all peaks.
+
+    Errors that most residuals show to be too large may be right for some: of wide, saturated or slow peaks. The
+    refinement does without these, but in the end none is refused that lies within its own error.
+    """
     sweeps, cell = geometry
     hkl, indexed = index(sweeps.basis(cell), sweeps.q(places), centring, tolerance)
     residual = np.full((len(places), 3), np.nan)
     residual[indexed], _ = residuals(sweeps, cell, places[indexed], hkl[indexed])
     accepted = indexed.copy()
     if not rough and indexed.any():
-        pulls = residual[indexed] / total_errors(residual[indexed], errors[indexed])
+        sigma = total_errors(residual[indexed], errors[indexed])
+        pulls = residual[indexed] / (np.fmax(sigma, errors[indexed]) if last else sigma)
         accepted[indexed] = np.sqrt(np.nansum(pulls**2, axis=1)) < OUTLIER
     return hkl, accepted, residual
