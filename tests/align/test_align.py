@@ -233,6 +233,23 @@ def test_tags_are_exact_where_the_peaks_are(make_table, settings):
     np.testing.assert_allclose(q, table.hkl[chosen] @ found.cell.B.T, atol=1e-9)
 
 
+def test_no_peak_within_its_own_error_is_refused(make_table, settings):
+    """Errors may be ten times too large for nearly all peaks, yet right for some."""
+    maxima, truth = make_table(Cell(*CUBIC), "F")
+    true = np.flatnonzero(truth.hkl.any(axis=1))
+    near, far = true[:3], true[3:6]
+    row, error = maxima.row.copy(), 0.15
+    row[near] += 10 * error
+    row[far] += 60 * error
+    errors = {name: 10 * getattr(maxima, name) for name in ("row_error", "column_error", "angle_index_error")}
+    options = settings(CUBIC, centring="F", variations=VARIATIONS)
+    found = align(replace(maxima, row=row, **errors), options)
+    assert found.accepted[near].all()
+    assert not found.accepted[far].any()
+    # The refinement sees how well the others lie.
+    assert found.refinement.spread[0] < 2 * error
+
+
 def test_what_cannot_be_aligned(make_table, settings, experiment):
     maxima, _ = make_table(Cell(*CUBIC), "F")
     few = Maxima(**{name: values[:5] for name, values in vars(maxima).items()})
