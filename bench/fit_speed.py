@@ -4,8 +4,9 @@
 
 A pass is everything that an iteration does after the first: parameters to the device, kernel, sums back, elimination of
 the spots' own parameters, and the bounded step. It is measured for the constants alone, with the centres of the spots,
-with all 14 corrections to geometry and cell, for a triclinic crystal, and with all that a fit has beyond the elastic
-limit, beside the elastic fit of the same crystal. numba (bench/numba_kernel.py) and the numpy engine take part in the
+with all 14 corrections to geometry and cell, for a triclinic crystal, with all that a fit has beyond the elastic limit,
+beside the elastic fit of the same crystal, and averaged over a resolution or with neighbours, beside the fit without.
+numba (bench/numba_kernel.py) and the numpy engine take part in the
 same step. The fit to the minimum begins with the points in memory or on the device, for both;
 reading and compiling are left out. Memory is what the process has more once the points are loaded and a pass is over.
 """
@@ -16,6 +17,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ from tds2el.fit.separable import Own
 from tds2el.model.device import make_engine, select_device
 from tds2el.model.engine import Engine, Points, State, Sums
 from tds2el.model.opencl_engine import OpenCLEngine
+from tds2el.model.smearing import Smearing, gauss_rule
 from tds2el.parfile import Variable
 from tds2el.settings import Experiment
 
@@ -73,11 +76,41 @@ def cases(hkl: np.ndarray) -> dict[str, tuple[Crystal, Common]]:
         "3 constants": (cubic(), Common(constants_of(cubic()), Scale.HELD)),
         "3 constants, next order": (cubic(), next_order(cubic())),
         "6 constants, next order": (trigonal, next_order(trigonal)),
+        "6 constants, centres, 8 places": (trigonal, Common(constants, Scale.HELD, terms=SpotTerms(centre=True))),
+        "6 constants, centres, 6 neighbours": (
+            trigonal,
+            Common(constants, Scale.HELD, terms=SpotTerms(centre=True, slope=True, neighbours=6)),
+        ),
     }
 
 
 BEYOND = {"3 constants, next order": ("3 constants", 8), "6 constants, next order": ("6 constants", 25)}
 """Cases, the elastic one that each is measured beside, and how many times as long it may take."""
+
+
+SMEARED = {"6 constants, centres, 8 places": 8}
+"""Cases whose model is averaged, and over how many places."""
+
+
+AROUND = {
+    "6 constants, centres, 8 places": ("6 constants, centres", 8),
+    "6 constants, centres, 6 neighbours": ("6 constants, centres", 12),
+}
+"""The same as BEYOND for what is around the model: as many evaluations, and for neighbours their columns."""
+
+
+def surrounded(points: Points, name: str, common: Common) -> Points:
+    """The points of a case with what is around them: frames of half the inner radius, nodes at four outer radii."""
+    n = len(points.nodes)
+    if common.terms.neighbours:
+        directions = np.random.default_rng(1).normal(size=(common.terms.neighbours, 3))
+        away = 4 * points.q_max * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        points = replace(points, neighbours=np.repeat(away[None], n, axis=0))
+    if name in SMEARED:
+        x, weight = gauss_rule(0.5 * points.q_min, 0.0, SMEARED[name])
+        shift = np.repeat((x[:, None] * [0.6, 0.0, 0.8])[None], n, axis=0)
+        points = replace(points, smearing=Smearing(np.repeat(weight[None], n, axis=0), shift, np.zeros_like(shift)))
+    return points
 
 
 def next_order(crystal: Crystal) -> Common:
@@ -183,7 +216,8 @@ def _cases(
     found, description = {}, ""
     for name, (crystal, common) in cases(hkl).items():
         data, few = (
-            synthetic_points(n, hkl, common.retuning is not None, crystal, repeated=True) for n in (points, FEW)
+            surrounded(synthetic_points(n, hkl, common.retuning is not None, crystal, repeated=True), name, common)
+            for n in (points, FEW)
         )
 
         def on_device(data: Points, common: Common = common) -> Engine:
@@ -222,9 +256,16 @@ def _cases(
             "numpy_points_per_second": 1 / float(plain),
             "numba": numba,
         }
-    for name, (beside, most) in BEYOND.items():
+    for name, (beside, most) in (BEYOND | AROUND).items():
         own, elastic = (float(found[case]["seconds_per_pass"]) for case in (name, beside))
-        figures.append(figure(f"{name}, beside the elastic limit", own / elastic, "×", at_most=most))
+        figures.append(
+            figure(
+                f"{name}, beside the elastic limit" if name in BEYOND else f"{name}, beside none",
+                own / elastic,
+                "×",
+                at_most=most,
+            )
+        )
     return {"device": description, "cases": found}
 
 

@@ -230,6 +230,22 @@ def test_model(run, scan):
     assert_names(fit_refused(run, scan, "model='quantum'"), "model", '"elastic" or "next-order"')
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("resolution='fine'", ["resolution", '"auto", 0 or 1']),
+        ("neighbours=3", ["neighbours", '"auto", 0 or 1']),
+        ("mosaicity=-0.1", ["mosaicity", 'a number from 0 to 5, or "estimate"']),
+        ("mosaicity='guess'", ["mosaicity", 'a number from 0 to 5, or "estimate"']),
+        ("mosaicity='estimate'", ["mosaicity", "scan/harvest.h5 has no Bragg peak", "give it in degrees"]),
+        ("bandwidth=1.5", ["bandwidth", "a number from 0 to 0.1"]),
+        ("pixel_response=-1", ["pixel_response", "a number from 0 to 10"]),
+    ],
+)
+def test_what_is_around_the_model(run, scan, option, words):
+    assert_names(fit_refused(run, scan, "doMinimisation=1", scan.guess(), option), *words)
+
+
 def test_a_variables_of_another_length(run, scan):
     scan.append("input.par", "A_variables = [minimiser.Variable(0, 0, 0)] * 13")
     assert_names(harvest_refused(run, scan), "A_variables", "14 entries (r1, r2, r3, AA", "not 13")

@@ -1,13 +1,15 @@
 """What smears halos, against the exact geometry and random crystals; rocking curves; two-phonon scattering."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tds2el.errors import InputError
 from tds2el.experiment.geometry import Geometry
 from tds2el.fit.resolution import resolution, smeared_axes
-from tds2el.fit.rocking import rocking_variance
+from tds2el.fit.rocking import mosaicity_of, rocking_variance
 from tds2el.fit.two_phonon import two_phonon
 from tds2el.settings import Experiment
 
@@ -98,3 +100,29 @@ def test_two_phonons_by_the_formula_for_an_isotropic_crystal():
     assert np.all(found.left < 0.2 * found.ratio)
     assert np.all(found.left > 0.001 * found.ratio)
     assert np.allclose(two_phonon(tensor, nodes, (0.009, 0.035), 30.0).ratio, found.ratio / 10)
+
+
+def _harvest(width, saturation=1e9):
+    """What `mosaicity_of` reads of a harvest: peaks of two nodes in frames of 0.5°, rocking with a width in degrees."""
+    from scipy.stats import norm
+
+    share = np.diff(norm.cdf((np.arange(-10, 12) - 0.5) * 0.5, 0.1, width))
+    frame = np.flatnonzero(share > 0.02)
+    place = np.full(len(frame), 7)
+    nodes = np.stack([NODE, NODE + 0.3 * GEOMETRY.phi_axis])
+    return SimpleNamespace(
+        path="harvest.h5", n_peaks=np.array([len(frame)] * 2), saturation=saturation, centre=nodes,
+        sweep=np.zeros(2, dtype=int), peaks=lambda blob: (1e6 * share[frame], None, None),
+        peak_pixels=lambda blob: (place, place, frame),
+    )  # fmt: skip
+
+
+def test_mosaicity_is_the_rocking_width_less_what_an_oblique_axis_adds():
+    harvest = _harvest(0.6)
+    found, number = mosaicity_of(harvest, [GEOMETRY])
+    sines = [np.linalg.norm(np.cross(GEOMETRY.phi_axis, node)) / np.linalg.norm(node) for node in harvest.centre]
+    assert number == 2
+    assert np.isclose(found, 0.6 * np.mean(sines), rtol=0.02)
+    for useless in (_harvest(0.05), _harvest(0.6, saturation=1e5)):
+        with pytest.raises(InputError, match="no Bragg peak above threshold in three frames and not saturated: give"):
+            mosaicity_of(useless, [GEOMETRY])

@@ -12,6 +12,7 @@ from tds2el.experiment.motion import Motion, motion
 from tds2el.model.engine import Columns, Conditions, Piece, Points, State
 from tds2el.model.numpy_engine import NumpyEngine
 from tds2el.model.opencl_engine import OpenCLEngine
+from tds2el.model.smearing import Smearing
 from tds2el.settings import Experiment
 
 from .conftest import CALCITE, CALCITE_BASIS
@@ -245,3 +246,34 @@ def test_pixels_move_with_the_places_where_their_rays_enter(pixels, device):
     ):
         expected, found = (make(points).evaluate(state).gram for points in (pixels.points, thick))
         assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["r1", "det_origin_X", "lmbda"])
+def test_corrections_move_smeared_halos_and_those_of_neighbours(pixels, device, name):
+    """By central differences of numpy's intensities, and the engines among each other."""
+    n, conditions, step = len(pixels.node), CONDITIONS[0], 1e-6 if name == "lmbda" else 1e-4
+    shift = np.array([[0.002, 0.001, 0.0], [-0.002, -0.001, 0.0], [0.0, 0.0, 0.003]])
+    points = replace(
+        pixels.points,
+        smearing=Smearing(*(np.repeat(x[None], n, axis=0) for x in (np.array([0.3, 0.3, 0.4]), shift, 0 * shift))),
+        neighbours=np.repeat(np.array([[[0.1, 0.02, 0.05], [-0.06, 0.1, 0.0]]]), n, axis=0),
+    )
+
+    def at(change):
+        state, _ = _state(pixels, {**MOVED, name: MOVED.get(name, 0.0) + change})
+        return replace(state, factor=np.full(n, 1e-7), neighbours=np.full((n, 2), 3e-7))
+
+    engine = NumpyEngine(points, Columns(np.zeros((0, 6, 6)), motion=True, neighbours=2), conditions)
+    up, down = (np.array([engine.intensity(at(sign * step), b)[0] for b in range(n)]) for sign in (1, -1))
+    expected = (up - down) / (2 * step)
+    state = at(0.0)
+    columns = _columns(state.motion, centre=True, neighbours=2)
+    column = len(CALCITE_BASIS) + 1 + state.motion.names.index(name)
+    for tested, tolerance in (
+        (NumpyEngine(points, columns, conditions), 1e-4),
+        (OpenCLEngine(device, points, columns, conditions), 5e-3),
+        (OpenCLEngine(device, points, columns, conditions, double=False), 5e-3),
+    ):
+        gram = tested.evaluate(state).gram
+        found = gram[:, column, columns.signal + 1]
+        assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()

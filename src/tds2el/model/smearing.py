@@ -7,7 +7,7 @@ f_j S of a neighbour at G + a_j, for which q − a_j takes the place of q while 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +79,7 @@ class Axis:
         return (self.half**2 / 3 + self.sigma**2) * float(self.shift @ self.shift)
 
 
-NEGLIGIBLE = 1e-3
+NEGLIGIBLE = 2e-3
 """Relative error of S that is allowed where a halo is steepest, 1/q² along an axis at the inner radius."""
 NEAREST = 0.9
 """No place is nearer to the pole at the node than this leaves, as a fraction of the inner radius."""
@@ -124,14 +124,22 @@ def too_coarse(axes: list[Axis], radius: float) -> bool:
 
 def _needed_rule(half: float, sigma: float, radius: float) -> tuple[Array, Array]:
     """The shortest rule whose average of 1/(1 + x/radius)² the next longer one does not change."""
-    rules = [gauss_rule(half, sigma, n) for n in range(1, MOST_PLACES + 1)]
-    for shorter, longer in pairwise(rules):
+    shorter = gauss_rule(half, sigma, 1)
+    for number in range(2, MOST_PLACES + 1):
+        longer = gauss_rule(half, sigma, number)
         if np.abs(longer[0]).max() > NEAREST * radius:
             return shorter
         values = [float(w @ (1 + x / radius) ** -2.0) for x, w in (shorter, longer)]
         if abs(values[1] - values[0]) < NEGLIGIBLE * values[1]:
             return shorter
-    return rules[-1]
+        shorter = longer
+    return shorter
+
+
+@cache
+def _fine_rules() -> tuple[Array, Array, Array, Array]:
+    """Places and weights of a uniform variable on ±1 and of a standard Gaussian one."""
+    return (*np.polynomial.legendre.leggauss(32), *np.polynomial.hermite_e.hermegauss(32))
 
 
 def gauss_rule(half: float, sigma: float, number: int) -> tuple[Array, Array]:
@@ -142,8 +150,7 @@ def gauss_rule(half: float, sigma: float, number: int) -> tuple[Array, Array]:
     """
     if half == 0 and sigma == 0:
         return np.zeros(1), np.ones(1)
-    flat, flat_weight = np.polynomial.legendre.leggauss(32)
-    bell, bell_weight = np.polynomial.hermite_e.hermegauss(32)
+    flat, flat_weight, bell, bell_weight = _fine_rules()
     x = (half * flat[:, None] + sigma * bell).ravel()
     w = np.outer(flat_weight, bell_weight).ravel()
     unit = np.sqrt(half**2 / 3 + sigma**2)
