@@ -46,7 +46,7 @@ SMALL = {
         "angular_step": 0.2,
         "shape": [413, 325],
         "gap_rows": [[130, 141], [271, 282]],
-        "n_frames": 300,
+        "n_frames": 240,
         "count_level": 20.0,
         "peak_width": 0.0037,
         "DeltaQ_min": 0.1,
