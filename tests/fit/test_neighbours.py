@@ -144,3 +144,26 @@ def test_direct_beam_and_absent_nodes_are_no_neighbours():
     assert sorted(indices[0, :, 2][~np.isnan(indices[0, :, 2])]) == [-4, 2, 4]
     assert sorted(indices[1, :, 2]) == [-4, -2, 2, 4]
     assert neighbours(np.array([[0, 0, 2]]), cell, "I", 0.005) is None
+
+
+def test_counts_with_noise_converge_from_afar(crowded_data):
+    """At few counts many factors are 0; the constants are right within their errors."""
+    random, points = np.random.default_rng(6), crowded_data.points
+    store = []
+    for blob in range(len(points.nodes)):
+        piece = next(points.pieces(blob))
+        store.append((piece.q, random.poisson(0.2 * piece.counts).astype(float), np.full(len(piece.q), 0.2)))
+
+    def pieces(blob: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        yield Piece(*(values[start:stop] for values in store[blob]))
+
+    means = {"mean_counts": 0.2 * points.mean_counts, "mean_correction": np.full(len(points.nodes), 0.2)}
+    noisy = dataclasses.replace(crowded_data, points=dataclasses.replace(points, pieces=pieces, **means))
+    others = neighbours(crowded_data.hkl, CELL, "P", 5 / 7 * Q_MAX)
+    found, _ = _fitted(noisy, others)
+    result = found.result
+    assert result.converged
+    assert len(result.iterations) < 40
+    assert (found.state.neighbours == 0).mean() > 0.2
+    pull = (result.values - TRUTH)[1:] / result.errors.largest[1:]
+    assert np.abs(pull).max() < 4

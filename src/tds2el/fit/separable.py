@@ -186,7 +186,8 @@ def eliminate(
     strains : ndarray, shape (n_blobs, 5 or 6, 6), optional
         As `strain_directions` gives them; needed with ``columns.strain``.
     fixed : ndarray, shape (n_blobs, own), optional
-        Steps that some of the spots' own parameters are to take, NaN for the others. Not for factor and baseline.
+        Steps that some of the spots' own parameters are to take, NaN for the others; damping shortens them. Not for
+        factor and baseline.
     """
     n_blobs, width = sums.gram.shape[:2]
     k, own, signal = transform.shape[-2], Own.of(columns), columns.signal
@@ -212,7 +213,7 @@ def eliminate(
     shift = np.zeros((n_blobs, own.count))
     if fixed is not None:
         held = held | ~np.isnan(fixed)
-        shift = np.nan_to_num(fixed)
+        shift = np.nan_to_num(fixed) / (1 + damping)
         mixing[:, -1] -= np.einsum("bi,bij->bj", shift, mixing[:, k : k + own.count])
     mixing[:, k : k + own.count][held] = 0.0
     gram = whole if not held.any() else mixing @ sums.gram @ np.swapaxes(mixing, 1, 2)
