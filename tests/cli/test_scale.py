@@ -61,7 +61,13 @@ def scan(tmp_path_factory) -> Path:
 
 def run(scan: Path, out: Path, *options: str) -> int:
     out.mkdir()
-    common = (f"load_from_file={scan / 'bright/harvest.h5'}", "fitSpots=1", "doMinimisation=1", "device=numpy")
+    common = (
+        f"load_from_file={scan / 'bright/harvest.h5'}",
+        "fitSpots=1",
+        "doMinimisation=1",
+        "device=CPU",
+        "neighbours=0",
+    )
     settings = (*common, f"output_folder={out}", "report=False", "threshold=20000", 'threshold_action="pixel"', GUESS)
     return main([str(scan / "bright/input.par"), "--quiet", "--set", *settings, *options])
 
