@@ -132,7 +132,7 @@ class FrameSeries:
             self.read(frame)  # which says what is wrong, if anything is
             self._compiled = False
         for n in frames:
-            take([n], [self.read(n)])
+            take([n], [np.ascontiguousarray(self.read(n))])
 
     def check_md5(self, n: int) -> None:
         """Raise InputError if frame ``n`` is a CBF whose checksum says that it is damaged."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tds2el.errors import InputError
-from tds2el.experiment.images import Chunk, damaged
+from tds2el.experiment.frames import Source
 from tds2el.node_memory import NodeSums
 from tds2el.parallel import World
 from tds2el.progress import Stage
@@ -137,7 +136,6 @@ class FrameCollector:
             background_scale=scales.background,
             threads=threads,
         )
-        self._packed = True  # until a frame turns out to be of a kind that only fabio reads
         self.hits = self.saturated = self.frames_read = 0
 
     def add_frames(self, sums: NodeSums, first: int, stop: int) -> None:
@@ -200,33 +198,17 @@ class FrameCollector:
         if self._check_md5:
             with ThreadPoolExecutor(self._threads) as pool:
                 list(pool.map(series.check_md5, frames))
-        if not self._read_packed(part, frames, array, shift, shared):
-            for i, n in zip(part, frames, strict=True):
-                self._add(np.array([i]), [np.ascontiguousarray(series.read(n))], array, shift, shared)
+        place = dict(zip(frames, part.tolist(), strict=True))
 
-    def _read_packed(
-        self, part: IntArray, frames: list[int], array: IntArray, shift: npt.NDArray[np.float64], shared: bool
-    ) -> bool:
-        """Add frames that compiled code reads; False if it cannot read all of them."""
-        series = self._sweep.series
-        sources = series.sources(self._sweep.frames[part]) if self._packed else [None]
-        known = [source for source in sources if source is not None]
-        if len(known) < len(frames):
-            return False
-        faults = self._add(part, known, array, shift, shared)
-        if not faults:
-            return True
-        position, reason = faults[0]
-        if reason:
-            raise damaged(series.names[frames[position]], reason)
-        series.read(frames[position])  # which says what is wrong, if anything is
-        self._packed = False
-        return False
+        def take(members: Sequence[int], sources: Sequence[Source]) -> list[tuple[int, str]]:
+            return self._add(np.array([place[n] for n in members]), sources, array, shift, shared)
+
+        series.feed(frames, take)
 
     def _add(
         self,
         part: IntArray,
-        sources: Sequence[str | Chunk | npt.NDArray[Any]],
+        sources: Sequence[Source],
         array: IntArray,
         shift: npt.NDArray[np.float64],
         shared: bool,
